@@ -140,7 +140,7 @@ def load_student(
 
 
 def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: Console) -> ErasedPromptDataModule:
-    """The data module, imported and surveyed; prints what is kept, what is left out, and one example."""
+    """The data module, imported and surveyed; prints what is kept, what is left out, and the leaks."""
     data = ErasedPromptDataModule(
         source=job.source,
         strategy=job.strategy,

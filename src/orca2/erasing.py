@@ -10,13 +10,13 @@ The generic message is written once, in `conf/erasing/cautious.yaml`; `keep` and
 `generic`.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from orca2.errors import ConfigError
+from orca2.hashing import hash64
 from orca2.records import Example
 
 
@@ -103,8 +103,7 @@ class MixedErasing:
         return self.generic.message
 
     def system(self, example: Example, epoch: int) -> str:
-        digest = hashlib.blake2b(f"{self.seed}/{epoch}/{example.id}".encode(), digest_size=8).digest()
-        drawn = int.from_bytes(digest, "big") / 2**64
+        drawn = hash64(f"{self.seed}/{epoch}/{example.id}") / 2**64
         # Sorted, so that the order of the YAML file does not change the draw.
         likely = sorted(name for name, probability in self.probabilities.items() if probability > 0)
         for name in likely:

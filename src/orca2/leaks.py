@@ -5,17 +5,14 @@ to a text that it cannot see. Word n-grams shared by instruction and answer coun
 has them too.
 """
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orca2.errors import ConfigError
+from orca2.hashing import ngrams_of, words_of
 from orca2.records import Example
 
 NGRAM_WORDS = 8
 """Ours: long enough that a shared n-gram is a quotation and not a common phrase."""
-
-_WORD = re.compile(r"\w+")
 
 
 def leaked_ngrams(example: Example, n: int = NGRAM_WORDS) -> list[str]:
@@ -29,12 +26,12 @@ def leaked_ngrams(example: Example, n: int = NGRAM_WORDS) -> list[str]:
     """
     if n < 1:
         raise ConfigError(f"a leak is looked for in n-grams of at least 1 word, not {n}")
-    instruction = _words(example.system)
+    instruction = words_of(example.system)
     if not instruction:
         return []
     n = min(n, len(instruction))
-    quotable = set(_ngrams(_words(example.answer), n)) - set(_ngrams(_words(example.user), n))
-    return [ngram for ngram in dict.fromkeys(_ngrams(instruction, n)) if ngram in quotable]
+    quotable = set(ngrams_of(words_of(example.answer), n)) - set(ngrams_of(words_of(example.user), n))
+    return [ngram for ngram in dict.fromkeys(ngrams_of(instruction, n)) if ngram in quotable]
 
 
 @dataclass
@@ -59,11 +56,3 @@ class LeakReport:
         if len(self.examples) < self.keep:
             self.examples[example.id] = ngrams[0]
         return True
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-def _ngrams(words: list[str], n: int) -> Iterator[str]:
-    return (" ".join(words[i : i + n]) for i in range(len(words) - n + 1))

@@ -12,12 +12,12 @@ Examples labelled `UNLABELLED` (gold answers) are used under every choice.
 """
 
 import difflib
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from orca2.errors import ConfigError
+from orca2.hashing import hash64
 from orca2.records import UNLABELLED
 
 
@@ -138,9 +138,7 @@ class RandomStrategy:
         names = [name for name in self._sorted_names if offered is None or name in offered]
         if not names:
             return None
-        # Python's own hash() changes from process to process.
-        digest = hashlib.blake2b(f"{self.seed}/{task}/{key}".encode(), digest_size=8).digest()
-        return self.members[names[int.from_bytes(digest, "big") % len(names)]]
+        return self.members[names[hash64(f"{self.seed}/{task}/{key}") % len(names)]]
 
     def accepts(self, task: str, label: str, suggested: str | None = None) -> bool:
         return True

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orca2.hashing import hash64
+
 ROUNDS = 6
 """Four make a Feistel network indistinguishable from random (Luby and Rackoff, 1988) with ideal rounds."""
 _MIN_BITS = 8
@@ -44,8 +46,7 @@ class Permutation:
 
 def uniform(seed: int, epoch: int, stream: str, counter: int) -> float:
     """A number in [0, 1), a pure function of the arguments."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{stream}/{counter}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    return (hash64(f"{seed}/{epoch}/{stream}/{counter}") >> 11) / 2**53
 
 
 def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:

@@ -12,13 +12,13 @@
 
 import bisect
 import fnmatch
-import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from orca2.errors import ConfigError
+from orca2.hashing import hash64
 from orca2.strategies import StrategyChoice
 from orca2.synthesis.items import TaskItem
 
@@ -174,8 +174,7 @@ class ExplanationTuning:
             for key, weight in sorted(weights.items())
             if item.answer_kind == "choice" or not self.choice_only.get(key, False)
         }
-        digest = hashlib.blake2b(f"{self.seed}/{item.id}".encode(), digest_size=8).digest()
-        point = int.from_bytes(digest, "big") / 2**64 * sum(open_to.values())
+        point = hash64(f"{self.seed}/{item.id}") / 2**64 * sum(open_to.values())
         ends = list(itertools.accumulate(open_to.values()))
         drawn = list(open_to)[min(bisect.bisect_right(ends, point), len(ends) - 1)]
         return Instruction(strategy=drawn, system=self.messages[drawn])

@@ -8,11 +8,11 @@ The split depends on the question's text alone, so no seed, level or index can p
 both. Two indices can draw the same question; question spaces are large, so few do.
 """
 
-import hashlib
 from random import Random
 from typing import Literal, TypeVar
 
 from orca2.errors import ConfigError, DataError
+from orca2.hashing import hash64
 from orca2.tasks.family import Family, Problem
 
 Split = Literal["train", "held_out"]
@@ -28,8 +28,7 @@ State = TypeVar("State")
 
 def split_of(question: str) -> Split:
     """The split that a question belongs to for ever."""
-    digest = hashlib.blake2b(question.encode(), digest_size=8).digest()
-    return "held_out" if int.from_bytes(digest, "big") % HELD_OUT_SHARE == 0 else "train"
+    return "held_out" if hash64(question) % HELD_OUT_SHARE == 0 else "train"
 
 
 def make_problem(family: Family[State], seed: int, split: Split, index: int, level: int) -> Problem[State]:

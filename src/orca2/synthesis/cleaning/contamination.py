@@ -9,9 +9,7 @@ The share is taken of the benchmark's text, so a benchmark question inside a lon
 """
 
 import csv
-import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orca2.errors import ConfigError, DataError
+from orca2.hashing import hash64, ngrams_of, words_of
 from orca2.records import Rejected
 from orca2.synthesis.cleaning.lineage import BLOCKED, benchmark_behind
 from orca2.synthesis.items import TaskItem
@@ -35,8 +34,6 @@ COMMON = 20
 """An n-gram of more benchmark texts than this is a phrase of their template; ours."""
 EXAMPLES = 20
 """Removed rows that the report lists per benchmark."""
-
-_WORD = re.compile(r"\w+")
 
 
 class BenchmarkText(NamedTuple):
@@ -65,7 +62,7 @@ class NgramIndex:
         hashes: dict[int, list[NDArray[np.uint64]]] = {LONG: [], SHORT: []}
         owners: dict[int, list[NDArray[np.int32]]] = {LONG: [], SHORT: []}
         for text in texts:
-            words = _words(text.text)
+            words = words_of(text.text)
             if len(words) < SHORT:
                 continue
             n = LONG if len(words) >= LONG_FROM else SHORT
@@ -80,7 +77,7 @@ class NgramIndex:
 
     def overlap(self, text: str) -> Overlap | None:
         """The benchmark text with the largest share of its n-grams in `text`; None where none has any."""
-        words = _words(text)
+        words = words_of(text)
         found: Counter[int] = Counter()
         for n, (table, owners) in self._tables.items():
             grams = np.unique(_hashes(words, n))
@@ -215,16 +212,8 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(part)
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
 def _hashes(words: list[str], n: int) -> NDArray[np.uint64]:
-    grams = (" ".join(words[at : at + n]) for at in range(len(words) - n + 1))
-    return np.array(
-        [int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest(), "big") for gram in grams],
-        np.uint64,
-    )
+    return np.array([hash64(gram) for gram in ngrams_of(words, n)], np.uint64)
 
 
 def _sorted(

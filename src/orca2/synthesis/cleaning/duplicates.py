@@ -11,19 +11,18 @@ that are kept, by about 2 kB each: for tens of millions of rows use a distribute
 """
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orca2.errors import ConfigError
+from orca2.hashing import ngrams_of, words_of
 
 BANDS, ROWS = 14, 8
 """As datatrove's defaults; the curve is in the module's docstring."""
 NGRAM_WORDS = 5
 _PRIME = (1 << 61) - 1
-_WORD = re.compile(r"\w+")
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Duplicates:
 
     def repeated(self, id: str, text: str) -> str | None:
         """The id of an earlier row whose text is the same or nearly so; None, and `id` is remembered."""
-        words = _WORD.findall(text.casefold())
+        words = words_of(text)
         # Texts without words, such as rows of brackets, are compared as they are.
         digest = hashlib.blake2b((" ".join(words) or text).encode(), digest_size=12).digest()
         if digest in self._first:
@@ -74,7 +73,7 @@ class Duplicates:
         return None
 
     def _signature(self, words: list[str]) -> NDArray[np.uint32]:
-        grams = {" ".join(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)}
+        grams = set(ngrams_of(words, NGRAM_WORDS))
         hashes = np.array(
             [int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=4).digest(), "big") for gram in grams],
             np.uint64,
