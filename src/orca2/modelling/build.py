@@ -7,7 +7,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Pretrai
     """The Hugging Face config that the model will be built with; reads a JSON file at most.
 
     Raises `ModelError` for an unknown architecture or field, a model that is no causal language model, a
-    context shorter than `spec.max_len`, or a vocabulary of random weights that is smaller than the tokenizer.
+    context shorter than `spec.max_len`, a vocabulary of random weights that is smaller than the tokenizer, or
+    weights of another shape than `spec.shape`.
     """
     config = _config_of_weights(spec.weights) if spec.weights else _config_of_architecture(spec, tokenizer)
+    _compare_with_shape(spec, config)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(
             f"model {spec.name!r}: {config.model_type} is not a causal language model; "
@@ -136,8 +138,43 @@ def _embedding_layers(model: PreTrainedModel) -> Iterator[nn.Module]:
         yield out
 
 
+def config_of_shape(spec: ModelSpec) -> PretrainedConfig:
+    """The Hugging Face config as `spec` states it, without a tokenizer and without opening any file but one.
+
+    Good for counting and planning. Only a hub model that states no shape has its config.json read; the
+    vocabulary of an embedded tokenizer counts as full.
+    Raises `ModelError` as `model_config` does.
+    """
+    fields = spec.shape or spec.architecture
+    if fields is None:
+        assert spec.weights is not None  # ModelSpec holds it
+        return _config_of_weights(spec.weights)
+    entries = spec.tokenizer_vocabulary or 0
+    return _config_of_fields(spec, fields, entries)
+
+
+def _compare_with_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
+    """Weights that a fine-tuning has grown may have more embedding rows than stated, and nothing else."""
+    different = []
+    for field, stated in (spec.shape or {}).items():
+        found = getattr(config, field, None)
+        grown = field == "vocab_size" and isinstance(found, int) and found >= stated
+        if found != stated and not grown:
+            different.append(f"{field} is {found!r}, not {stated!r}")
+    if different:
+        raise ModelError(
+            f"model {spec.name!r}: the config of weights={spec.weights!r} has another shape than model.shape states: "
+            f"{'; '.join(different)}. Choose the model file of these weights, or model=hub for any"
+        )
+
+
 def _config_of_architecture(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-    fields = dict(spec.architecture or {})
+    return _config_of_fields(spec, spec.architecture or {}, len(tokenizer))
+
+
+def _config_of_fields(spec: ModelSpec, stated: Mapping[str, Any], entries: int) -> PretrainedConfig:
+    """`entries`: of the tokenizer; the vocabulary is this large where `stated` leaves it out."""
+    fields = dict(stated)
     model_type = fields.pop("model_type")
     if model_type not in CONFIG_MAPPING:
         near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1, cutoff=0.0)[0]
@@ -150,10 +187,10 @@ def _config_of_architecture(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ModelError(f"model {spec.name!r}: {model_type} has no field {key!r}; did you mean {near!r}?")
-    entries = fields.setdefault("vocab_size", len(tokenizer))
-    if entries < len(tokenizer):
+    rows = fields.setdefault("vocab_size", entries)
+    if rows < entries:
         raise ModelError(
-            f"model {spec.name!r}: vocab_size={entries} is smaller than the tokenizer's {len(tokenizer)} "
+            f"model {spec.name!r}: vocab_size={rows} is smaller than the tokenizer's {entries} "
             "entries; raise it, lower tokenizer_vocabulary, or leave it out"
         )
     fields.setdefault("max_position_embeddings", spec.max_len)

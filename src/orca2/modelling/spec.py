@@ -30,6 +30,9 @@ class ModelSpec:
     """Hub id or local folder in the Hugging Face format."""
     architecture: Mapping[str, Any] | None = None
     """Fields of the Hugging Face config, with `model_type`. `vocab_size` may be left to the tokenizer."""
+    shape: Mapping[str, Any] | None = None
+    """With `weights`: the fields of their config that decide sizes, so that a run can be planned before anything
+    is downloaded. Compared with the real config before weights are read."""
     tokenizer: str | None = None
     """Hub id or folder. None: the tokenizer beside the weights, or the embedded one for random weights."""
     tokenizer_vocabulary: int | None = None
@@ -55,8 +58,12 @@ class ModelSpec:
                 f"model {self.name!r}: set either `weights` (hub id or folder) or `architecture` (random "
                 f"weights), not {both}"
             )
-        if self.architecture is not None and "model_type" not in self.architecture:
-            self._refuse("architecture", dict(self.architecture), "a mapping with `model_type`, such as llama")
+        if self.weights is None and self.shape is not None:
+            self._refuse("shape", dict(self.shape), "null: it describes `weights`, and `architecture` says it all")
+        for field in ("architecture", "shape"):
+            fields: Mapping[str, Any] | None = getattr(self, field)
+            if fields is not None and "model_type" not in fields:
+                self._refuse(field, dict(fields), "a mapping with `model_type`, such as llama")
 
     def _check_tokenizer(self) -> None:
         embedded = self.weights is None and self.tokenizer is None
