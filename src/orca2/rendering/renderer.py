@@ -14,7 +14,7 @@ Where a tokenizer would fuse the answer's first line break with that of `assista
 alone: the prompt could not be a prefix otherwise, and is none of a template's ids.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerBase
 from orca2.errors import DataError, ModelError
 from orca2.records import Tokens, Turn
 from orca2.rendering.format import ASSISTANT, SYSTEM, USER, ChatFormat
-from orca2.rendering.tokenizers import backend_of, bos_id, content_backend, tokenizer_hash
+from orca2.rendering.plain import PlainText
+from orca2.rendering.tokenizers import bos_id, tokenizer_hash
 
 _CACHED_SYSTEM_MESSAGES = 256
 """More than there are generic messages and strategies; a bound for data in which each row has its own."""
@@ -41,23 +42,16 @@ class Renderer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: ChatFormat) -> None:
-        self._backend = content_backend(tokenizer)
+        self._text = PlainText(tokenizer)
         self.pad_id = self._id_of_control(tokenizer.pad_token)
         self.end_id = self._id_of_control(format.end)
         start_id = self._id_of_control(format.start)
         bos = bos_id(tokenizer, format)
 
-        added = backend_of(tokenizer).get_added_tokens_decoder()
-        # The unknown token is no control token: it may stand for a character that the vocabulary lacks.
-        self._control = {id: token.content for id, token in added.items() if token.special} | {
-            self.pad_id: tokenizer.pad_token
-        }
-        self._control.pop(tokenizer.unk_token_id, None)
-
         self._roles = {role: role + format.after_role for role in (SYSTEM, USER, ASSISTANT)}
-        self._answer_role = self._plain([self._roles[ASSISTANT]])[0]
-        self._answer_role_text = self._backend.decode(self._answer_role)
-        between = self._plain([format.between_turns])[0]
+        self._answer_role = self._text.ids([self._roles[ASSISTANT]])[0]
+        self._answer_role_text = self._text.backend.decode(self._answer_role)
+        between = self._text.ids([format.between_turns])[0]
         self._first = [start_id] if bos is None else [bos, start_id]
         self._to_turn = [self.end_id, *between, start_id]
         self._to_answer = [*self._to_turn, *self._answer_role]
@@ -75,11 +69,6 @@ class Renderer:
         }
         self._check_lossless()
         self._check_chat_template(tokenizer)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # Not part of what a backend pickles; without it, text would become control tokens in spawned workers.
-        self._backend.encode_special_tokens = True
 
     def prompt(self, system: str, user: str, history: Sequence[Turn] = ()) -> list[int]:
         """Ids after which the model writes its answer.
@@ -178,14 +167,14 @@ class Renderer:
         if ids is None:
             if len(self._systems) >= _CACHED_SYSTEM_MESSAGES:
                 self._systems.clear()
-            ids = self._systems[system] = self._plain([self._roles[SYSTEM] + system])[0]
+            ids = self._systems[system] = self._text.ids([self._roles[SYSTEM] + system])[0]
         return ids
 
     def _answer_ids(self, ids_with_role: list[int], answer: str) -> list[int]:
         length = len(self._answer_role)
         if ids_with_role[:length] == self._answer_role:
             return ids_with_role[length:]
-        return self._plain([answer])[0]
+        return self._text.ids([answer])[0]
 
     def _encode(self, system: str, user: str, answer: str | None, history: Sequence[Turn]) -> list[list[int]]:
         """Ids of the turns with their roles, in one call of the backend: user, answer, user, …"""
@@ -197,7 +186,7 @@ class Renderer:
             if answer is not None:
                 texts.append(self._roles[ASSISTANT] + answer)
             self._system_ids(system)
-            return self._plain(texts)
+            return self._text.ids(texts)
         except (TypeError, UnicodeEncodeError):
             fields = {"system": system, "user": user, "answer": answer}
             for i, turn in enumerate(history):
@@ -205,48 +194,22 @@ class Renderer:
             _refuse_invalid(fields)
             raise
 
-    def _plain(self, texts: list[str]) -> list[list[int]]:
-        """Ids of plain texts in the middle of a conversation; never the id of a control token."""
-        batch = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        ids_of_texts = [encoding.ids for encoding in batch]
-        for i, ids in enumerate(ids_of_texts):
-            if not self._control.keys().isdisjoint(ids):
-                ids_of_texts[i] = self._spelled(ids)
-        return ids_of_texts
-
-    def _spelled(self, ids: Iterable[int]) -> list[int]:
-        """Ids in which control tokens, which merges can build from plain text, are spelled in characters."""
-        spelled = []
-        for id in ids:
-            if id not in self._control:
-                spelled.append(id)
-                continue
-            for character in self._control[id]:
-                spelling = self._backend.token_to_id(character)
-                if spelling is None or spelling in self._control:
-                    raise ModelError(
-                        f"the tokenizer reads the plain text {self._control[id]!r} as a control token and "
-                        f"cannot spell it, for want of {character!r}; use another tokenizer"
-                    )
-                spelled.append(spelling)
-        return spelled
-
     def _decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         # After other text, because decoders of the SentencePiece kind drop a blank at the beginning.
-        text: str = self._backend.decode([*self._answer_role, *ids], skip_special_tokens=skip_special_tokens)
+        text: str = self._text.backend.decode([*self._answer_role, *ids], skip_special_tokens=skip_special_tokens)
         return text[len(self._answer_role_text) :]
 
     # --- checks at construction ---
 
     def _id_of_control(self, token: str | None) -> int:
-        id = None if token is None else self._backend.token_to_id(token)
+        id = None if token is None else self._text.backend.token_to_id(token)
         if id is None:
             raise ModelError(f"the tokenizer has no token {token!r}; prepare it for the format with prepare_tokenizer")
         return int(id)
 
     def _check_lossless(self) -> None:
         for probe in _PROBES:
-            read = self.decode(self._answer_ids(self._plain([self._roles[ASSISTANT] + probe])[0], probe))
+            read = self.decode(self._answer_ids(self._text.ids([self._roles[ASSISTANT] + probe])[0], probe))
             if read != probe:
                 raise ModelError(
                     f"the tokenizer turns the answer {probe!r} into {read!r}; no student can learn to write "

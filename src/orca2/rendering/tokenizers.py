@@ -37,7 +37,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, format: ChatFormat, de
 
     Raises:
         ModelError: the tokenizer has no `tokenizers` backend, or no BOS token though `format.bos` is true.
+        ConfigError: the format is a foreign template.
     """
+    if not isinstance(format, ChatFormat):
+        raise ConfigError(f"format={format.name} asks models as others tuned them and trains no student; take chatml")
     backend = backend_of(tokenizer)
     before = len(tokenizer)
     has_padding = tokenizer.pad_token is not None and tokenizer.pad_token not in (format.start, format.end)
@@ -86,16 +89,18 @@ def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return tokenizer.backend_tokenizer
 
 
-def content_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A private copy of the backend that reads every text as plain text in the middle of a conversation.
+def content_backend(tokenizer: PreTrainedTokenizerBase, opening: bool = False) -> Tokenizer:
+    """A private copy of the backend that reads every text as plain text in the middle of a conversation, or at its
+    opening.
 
     Private, because transformers resets padding, truncation and `encode_special_tokens` on the shared one
     in each call.
     """
     state = json.loads(backend_of(tokenizer).to_str())
     state["padding"] = state["truncation"] = state["post_processor"] = None
-    # A conversation begins with a control token, so none of its texts is the first piece of the string.
-    _never_first(state["pre_tokenizer"])
+    if not opening:
+        # After a control token no text is the first piece of the string.
+        _never_first(state["pre_tokenizer"])
     backend: Tokenizer = Tokenizer.from_str(json.dumps(state))
     backend.encode_special_tokens = True
     return backend
