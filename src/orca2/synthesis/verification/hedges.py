@@ -29,6 +29,7 @@ _CHANGES = re.compile(
     r"cubed|factorial|plus|minus|below|above|otherwise|else|more|fewer|less|if|unless|except|modulo|mod|base|degrees?)\b",
     re.IGNORECASE,
 )
+_ALTERNATIVE = re.compile(r"[\s)\]}*_.,;\"'`”’]*\bor\b", re.IGNORECASE)
 _DOUBT = re.compile(
     r"\b(?:wrong|incorrect|false alarm|mistake|mistaken|error|maybe|perhaps|not sure|unsure|guess|possibly|"
     r"might be|could be|or else|is not|isn't|was not|cannot be|if and only|only if|unless|depends|otherwise|"
@@ -59,6 +60,8 @@ def hedge(text: str, span: tuple[int, int], number: bool) -> str | None:
             return f"{rest[:8]!r} follows the value"
         if found := _CHANGES.search(rest):
             return f"{found[0]!r} after the value may change it"
+    if _ALTERNATIVE.match(rest):
+        return "another answer is offered beside the value"
     if found := _DOUBT.search(rest):
         return f"{found[0]!r} casts doubt on the value"
     if found := _RETRACTION.search(text, line_end):

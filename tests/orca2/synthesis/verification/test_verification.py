@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -81,23 +80,28 @@ def test_adversarial_texts_are_never_right(question: TaskItem, texts: tuple[str,
 
 @pytest.mark.skipif(not (SHARED / "benchmarks").is_dir(), reason="the shared data are not here")
 def test_shared_gold_answers_have_no_false_positive() -> None:
-    """Real gold answers: every phrasing of gold is right, of another value, nothing or the question never."""
-    rng = random.Random(0)
-    items = list(Gsm8k(name="g", path=str(SHARED / "benchmarks/gsm8k/test.jsonl")).stream())[::5]
-    items += list(AquaRat(name="a", path=str(SHARED / "tasks/aqua_rat/dev.json")).stream())[::2]
-    items += agieval()[::10]
-    assert len(items) > 400
+    """Real gold answers: every phrasing of gold is right; another item's gold, nothing or the question never."""
+    collections = [
+        list(Gsm8k(name="g", path=str(SHARED / "benchmarks/gsm8k/test.jsonl")).stream()),
+        list(AquaRat(name="a", path=str(SHARED / "tasks/aqua_rat/dev.json")).stream()),
+        list(AquaRat(name="a", path=str(SHARED / "tasks/aqua_rat/test.json")).stream()),
+        agieval(),
+    ]
+    assert min(map(len, collections)) > 200 and sum(map(len, collections)) > 3000
     with Verifier(timeout=5) as verifier:
-        for question in items:
-            assert isinstance(question, TaskItem)
-            gold = question.gold[0]
-            labels = [option.label for option in question.options if option.label != gold]
-            wrong = rng.choice(labels) if labels else gold.replace(",", "") + "7"
-            for phrasing in PHRASINGS:
-                assert verifier.check(question, phrasing.format(gold)).outcome == "right", (question.id, phrasing)
-                assert verifier.check(question, phrasing.format(wrong)).outcome == "wrong", (question.id, phrasing)
-            for text in ("", "Answer:", "I cannot answer that.", question.user):
-                assert verifier.check(question, text).outcome != "right", question.id
+        for items in collections:
+            golds = [row.gold[0] for row in items if isinstance(row, TaskItem)]
+            for place, question in enumerate(items):
+                assert isinstance(question, TaskItem)
+                gold, labels = question.gold[0], {option.label for option in question.options}
+                later = golds[place + 1 :] + golds
+                shuffled = next(other for other in later if other != gold and (other in labels or not labels))
+                for phrasing in PHRASINGS:
+                    where = (question.id, phrasing)
+                    assert verifier.check(question, phrasing.format(gold)).outcome == "right", where
+                    assert verifier.check(question, phrasing.format(shuffled)).outcome == "wrong", where
+                for text in ("", "Answer:", "I cannot answer that.", question.user):
+                    assert verifier.check(question, text).outcome != "right", question.id
 
 
 def agieval() -> list[TaskItem]:
