@@ -19,7 +19,6 @@ ELSEWHERE = {
     "instructions": "tests/orca2/synthesis/test_task_configs.py",
     "verification": "tests/orca2/synthesis/test_task_configs.py",
     "teacher": "tests/orca2/synthesis/teachers/test_teacher_files.py",
-    "benchmark": "tests/orca2/evaluation/test_benchmark_files.py",
 }
 """Groups whose entry point is still to come, and the test that composes and builds their files."""
 NOT_BUILT = {("trainer", "one_gpu"): "refuses a machine without a GPU"}

@@ -41,6 +41,9 @@ OPERATIONAL = (
     "workers",
     "checkpoint_every_steps",
     "log_every_steps",
+    "out_dir",
+    "processes",
+    "backend.batch_tokens",
 )
 """Keys (and all below them) that say where and how a run is computed, not what it computes."""
 

@@ -56,7 +56,24 @@ class ShowConfig:
     examples: int = _at_least(1)
 
 
-SCHEMAS = {"train": TrainConfig, "show": ShowConfig}
+@dataclass
+class EvaluateConfig:
+    """Keys of `conf/evaluate.yaml`."""
+
+    student: str | None = MISSING
+    benchmark: Any = MISSING
+    backend: Any = MISSING
+    messages: Any = MISSING
+    format: Any = MISSING
+    data_dir: str | None = MISSING
+    out_dir: str | None = MISSING
+    limit: int | None = MISSING
+    seed: int = _at_least(0)
+    processes: int = _at_least(1)
+    allow_missing: bool = MISSING
+
+
+SCHEMAS = {"train": TrainConfig, "show": ShowConfig, "evaluate": EvaluateConfig}
 """Root file to its schema; `conf/<root>.yaml` starts its defaults list with `<root>_schema`."""
 
 

@@ -143,7 +143,7 @@ def bleu(predicted: str, references: Sequence[str]) -> float:
         ConfigError: the package `sacrebleu` (extra `eval-text`) is not installed.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise ConfigError("BLEU needs the package sacrebleu; install the extra `eval-text`") from error
     return float(BLEU(effective_order=True).sentence_score(predicted, list(references)).score) / 100

@@ -1,5 +1,14 @@
-"""Answers from models: token ids in, token ids out, greedy."""
+"""Answers from models, greedy: token ids in and out, or chats in and replies out."""
 
-from orca2.generation.protocol import FinishReason, Generation, Generator
+from orca2.generation.protocol import (
+    Backend,
+    BackendSpec,
+    Chat,
+    FinishReason,
+    Generation,
+    Generator,
+    Reply,
+    StudentFiles,
+)
 
-__all__ = ["FinishReason", "Generation", "Generator"]
+__all__ = ["Backend", "BackendSpec", "Chat", "FinishReason", "Generation", "Generator", "Reply", "StudentFiles"]

@@ -1,0 +1,39 @@
+"""Measure a student zero-shot: `python evaluate.py student=runs/mine benchmark=smoke`; `--help` lists the rest.
+
+The same command again resumes an evaluation that was stopped or killed, and shows its results when it is done.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orca2.evaluation.job import EvaluationJob, run_evaluation
+from orca2.settings import build_all, job_overrides, run_main, storable
+
+
+def evaluate(cfg: Any) -> float | None:
+    """Run one evaluation, or what is left of it; returns the mean accuracy of its benchmarks and messages."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    job = EvaluationJob(**build_all(cfg, leave_out=("out_dir",)))
+    try:
+        results = run_evaluation(
+            job,
+            out_dir=None if cfg.out_dir is None else Path(cfg.out_dir),
+            config=storable(cfg),
+            overrides=job_overrides(),
+            command=[sys.executable, str(Path(__file__).resolve()), *job_overrides()],
+            environment=os.environ,
+            console=console,
+        )
+    except KeyboardInterrupt:
+        console.print("stopped; what was answered is kept, and the same command goes on from there", highlight=False)
+        raise SystemExit(130) from None
+    accuracies = [value for key, value in (results or {}).items() if key.endswith("/accuracy")]
+    return sum(accuracies) / len(accuracies) if accuracies else None
+
+
+if __name__ == "__main__":
+    run_main("evaluate", evaluate)

@@ -1,0 +1,199 @@
+"""One evaluation, from plain objects to a finished folder.
+
+    student found, rows read, folder opened -> weights loaded -> asked -> merged, summed up
+
+    <out_dir>/  config.yaml  manifest.json  samples.jsonl  rejected.jsonl  results.json  DONE
+                shards/<rank>.jsonl    while it runs: what each process has answered
+
+What a configuration or the data can get wrong is found before weights load. The same job again goes on where it
+stopped, with any batch size and number of processes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orca2.errors import ConfigError
+from orca2.evaluation.benchmark import Benchmark, Group, flatten
+from orca2.evaluation.messages import SystemMessages
+from orca2.evaluation.plan import Plan, make_plan
+from orca2.evaluation.progress import show_progress
+from orca2.evaluation.ranks import Rank, other_processes, rank_of, wait_until
+from orca2.evaluation.results import flat_results, result_rows
+from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, merge, stored_records
+from orca2.generation import BackendSpec, StudentFiles
+from orca2.rendering import ChatFormat
+from orca2.runs import RunDirectory, atomic_write_json, atomic_write_text, signature
+
+PATIENCE_S = 1800.0
+"""Seconds without any new record after which other processes count as lost; ours: loading 13B takes minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationJob:
+    """What to ask, of whom, and how.
+
+    Raises:
+        ConfigError: `limit` or `processes` is not positive.
+    """
+
+    student: str | None
+    benchmark: Benchmark | Group
+    backend: BackendSpec
+    messages: SystemMessages
+    format: ChatFormat
+    data_dir: str | None
+    """Folder of the benchmarks' official files; None: from the hub."""
+    limit: int | None
+    seed: int
+    """Draws the samples where there is a limit."""
+    processes: int
+    allow_missing: bool
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit = {self.limit}: give 1 or more samples of each benchmark, or null for all")
+        if self.processes < 1:
+            raise ConfigError(f"processes = {self.processes}: give 1 or more")
+
+    def plan(self) -> Plan:
+        data_dir = None if self.data_dir is None else Path(self.data_dir)
+        return make_plan(flatten(self.benchmark), data_dir, self.limit, self.seed, self.allow_missing)
+
+    def folder(self, student: StudentFiles) -> Path:
+        """Where results go when the user names no folder: into the run's own directory if there is one."""
+        run = None if self.student is None else Path(self.student)
+        if run is not None and (run / "manifest.json").is_file():
+            return run / "evaluations" / self.benchmark.name
+        return Path("runs", "evaluations", student.name, self.benchmark.name)
+
+
+def run_evaluation(
+    job: EvaluationJob,
+    out_dir: Path | None,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    console: Console,
+) -> dict[str, float] | None:
+    """Do what is not done yet; the flat figures of `results.json`, or None in a process that is not the first.
+
+    `config` is the storable config, `command` starts another process of the same job.
+    Raises the errors of `orca2.errors` for what the user can mend; what was answered before is kept.
+    """
+    student = job.backend.find(job.student)
+    messages = job.messages.of(student.own_messages)
+    run = RunDirectory(out_dir or job.folder(student))
+    config = {**config, "student_fingerprint": student.fingerprint}
+    rank = rank_of(environment)
+    if rank.index > 0:
+        wait_until(lambda: _is_open(run, config), lambda: None, f"the first process to open {run.path}", PATIENCE_S)
+        _answer(job, student, messages, job.plan(), run, rank, Console(quiet=True))
+        return None
+    plan = job.plan()
+    with run.locked():
+        if run.open_or_resume(config, overrides) == "done":
+            console.print(f"{run.path} is done; its results:", highlight=False)
+        else:
+            _show_plan(plan, messages, job, console)
+            rejected = [asdict(row) for one in plan.benchmarks.values() for row in one.rejected]
+            atomic_write_text(run.rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected))
+            with other_processes(command, rank, job.processes) as rank:
+                identity = _answer(job, student, messages, plan, run, rank, console)
+            wait_until(
+                lambda: all(_marker(run, Rank(index, rank.count)).exists() for index in range(rank.count)),
+                lambda: [path.stat().st_size for path in (run.path / SHARDS).glob("*.jsonl")],
+                "the other processes",
+                PATIENCE_S,
+            )
+            _finish(plan, messages, identity, run)
+        results: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
+        flat = {key: value for key, value in results.items() if isinstance(value, (int, float))}
+        console.print(result_table(flat))
+        console.print(f"results   {run.results}\nsamples   {run.path / SAMPLES}", highlight=False)
+        return flat
+
+
+def _answer(
+    job: EvaluationJob,
+    student: StudentFiles,
+    messages: Mapping[str, str],
+    plan: Plan,
+    run: RunDirectory,
+    rank: Rank,
+    console: Console,
+) -> Mapping[str, str]:
+    """Ask this rank's share and mark it as answered; the identity of what answered."""
+    with job.backend.open(student, job.format, rank.local) as backend:
+        asked = expand(plan, messages, backend.identity)
+        known, wrong = stored_records(run.path)
+        for line in wrong:
+            console.print(f"not believed, asked again: {line}", highlight=False)
+        mine = asked[rank.index :: rank.count]
+        done = sum(one.key in known for one in mine)
+        if done:
+            console.print(f"resuming: {done:,} of {len(mine):,} samples are answered", highlight=False)
+        with show_progress(console, len(mine), done) as on_done:
+            answer_missing(asked, known, backend, run.path, rank, on_done)
+    atomic_write_text(_marker(run, rank), "")
+    return backend.identity
+
+
+def _marker(run: RunDirectory, rank: Rank) -> Path:
+    """Says that this share is answered. Shares depend on the plan alone, so it stays true after a restart."""
+    return run.path / SHARDS / f"{rank.index}-of-{rank.count}.answered"
+
+
+def _is_open(run: RunDirectory, config: Mapping[str, Any]) -> bool:
+    try:
+        return bool(json.loads(run.manifest.read_text(encoding="utf-8"))["config_signature"] == signature(config))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _finish(plan: Plan, messages: Mapping[str, str], identity: Mapping[str, str], run: RunDirectory) -> None:
+    for marker in (run.path / SHARDS).glob("*.answered"):
+        marker.unlink()
+    records = merge(expand(plan, messages, identity), run.path)
+    atomic_write_json(run.results, {**flat_results(records, plan), "samples": SAMPLES})
+    run.mark_done()
+
+
+def _show_plan(plan: Plan, messages: Mapping[str, str], job: EvaluationJob, console: Console) -> None:
+    for name, planned in plan.benchmarks.items():
+        drawn = "" if job.limit is None else f", {len(planned.samples):,} drawn by seed {job.seed}"
+        console.print(
+            f"{name}: {planned.rows:,} samples{drawn}; {len(planned.rejected)} rows or files cannot be asked",
+            highlight=False,
+        )
+    for name, reason in plan.absent.items():
+        console.print(f"{name}: left out: {reason}", highlight=False)
+    console.print(f"system messages: {', '.join(messages)}; backend {job.backend.name}", highlight=False)
+
+
+def result_table(flat: Mapping[str, float]) -> Table:
+    """The figures for people. Where a benchmark has no accuracy, a judge scores it later."""
+    table = Table(title="zero-shot, greedy")
+    for column in ("benchmark", "system message", "n", "accuracy", "format-OK", "other", "tokens", "truncated", "cut"):
+        table.add_column(column, justify="left" if column in ("benchmark", "system message", "other") else "right")
+    usual = ("n", "accuracy", "format_ok", "answer_tokens", "truncated", "cut")
+    for benchmark, message, metrics in result_rows(flat):
+        others = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name not in usual)
+        table.add_row(
+            benchmark,
+            message,
+            f"{metrics['n']:,.0f}",
+            f"{metrics['accuracy']:.2%}" if "accuracy" in metrics else "judged",
+            f"{metrics['format_ok']:.2%}",
+            others,
+            f"{metrics['answer_tokens']:.0f}",
+            f"{metrics['truncated']:.1%}",
+            f"{metrics['cut']:,.0f}",
+        )
+    return table

@@ -1,0 +1,198 @@
+"""Asks a backend everything in a plan that is not answered yet, and writes each sample down when it is done.
+
+    plan ──▶ cells: benchmark × system message ──▶ of each, this rank's samples without a record
+         ──▶ turn after turn: cut to the context, ask, extract, score ──▶ shards/<rank>.jsonl
+    all ranks done ──▶ samples.jsonl in the plan's order
+
+Which samples a rank asks depends on their place in the plan alone, and what counts as answered on the records of
+all ranks. So a run can go on with another batch size and another number of processes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orca2.errors import DataError
+from orca2.evaluation.benchmark import Benchmark, Sample
+from orca2.evaluation.context import fit_to_context
+from orca2.evaluation.plan import Plan
+from orca2.evaluation.ranks import Rank
+from orca2.evaluation.records import AnsweredTurn, RecordWriter, SampleRecord, read_records, to_line
+from orca2.generation import Backend, Chat
+from orca2.records import Turn
+from orca2.runs import atomic_write_text
+
+SAMPLES = "samples.jsonl"
+SHARDS = "shards"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One sample of a plan under one system message."""
+
+    key: str
+    benchmark: Benchmark
+    message: str
+    """Its name."""
+    system: str
+    """Its text."""
+    sample: Sample
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A sample whose answers are being gathered."""
+
+    asked: Asked
+    turns: list[AnsweredTurn] = field(default_factory=list)
+
+
+def expand(plan: Plan, messages: Mapping[str, str], identity: Mapping[str, str]) -> list[Asked]:
+    """Every sample under every message, in the order of reports. `identity`: of what answers."""
+    return [
+        Asked(
+            key=_key(planned.benchmark, sample, system, identity),
+            benchmark=planned.benchmark,
+            message=message,
+            system=system,
+            sample=sample,
+        )
+        for planned in plan.benchmarks.values()
+        for message, system in messages.items()
+        for sample in planned.samples
+    ]
+
+
+def _key(benchmark: Benchmark, sample: Sample, system: str, identity: Mapping[str, str]) -> str:
+    asked = [benchmark.name, benchmark.version, benchmark.max_new_tokens, sample.id, *sample.turns, system]
+    return hashlib.blake2b(json.dumps([asked, dict(identity)], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def stored_records(folder: Path) -> tuple[dict[str, SampleRecord], list[str]]:
+    """Records in the folder by key, of all ranks and earlier runs, and what is wrong with lines that are none."""
+    found: dict[str, SampleRecord] = {}
+    wrong = []
+    for path in (folder / SAMPLES, *sorted((folder / SHARDS).glob("*.jsonl"))):
+        for record in read_records(path) if path.exists() else ():
+            if isinstance(record, str):
+                wrong.append(record)
+            else:
+                found.setdefault(record.key, record)
+    return found, wrong
+
+
+def answer_missing(
+    asked: list[Asked], known: Iterable[str], backend: Backend, folder: Path, rank: Rank, on_done: Callable[[], None]
+) -> None:
+    """Ask this rank's share of what is not known, cell by cell. `on_done` is called after each sample.
+
+    Raises:
+        ModelError: the backend cannot go on; DataError: the records cannot be written. What is done is kept.
+    """
+    known = frozenset(known)
+    mine = [one for one in asked[rank.index :: rank.count] if one.key not in known]
+    with RecordWriter(folder / SHARDS / f"{rank.index}.jsonl") as writer:
+        for cell in _cells(mine):
+            for record in _answer_cell(cell, backend):
+                writer.write(record)
+                on_done()
+
+
+def merge(asked: list[Asked], folder: Path) -> list[SampleRecord]:
+    """Write `samples.jsonl`, in the order of `asked`, and remove the shards; returns the records.
+
+    Raises:
+        DataError: a sample has no record.
+    """
+    found, _ = stored_records(folder)
+    missing = [one.sample.id for one in asked if one.key not in found]
+    if missing:
+        raise DataError(
+            f"{folder}: {len(missing)} samples have no record, such as {missing[0]!r}; give the same command again"
+        )
+    records = [found[one.key] for one in asked]
+    atomic_write_text(folder / SAMPLES, "".join(f"{to_line(record)}\n" for record in records))
+    for shard in (folder / SHARDS).glob("*.jsonl"):
+        shard.unlink()
+    if (folder / SHARDS).is_dir():
+        (folder / SHARDS).rmdir()
+    return records
+
+
+def _cells(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+    """Runs of equal benchmark and message."""
+    cell: list[Asked] = []
+    for one in asked:
+        if cell and (one.benchmark.name, one.message) != (cell[0].benchmark.name, cell[0].message):
+            yield cell
+            cell = []
+        cell.append(one)
+    if cell:
+        yield cell
+
+
+def _answer_cell(cell: list[Asked], backend: Backend) -> Iterator[SampleRecord]:
+    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered."""
+    pending = [_Pending(one) for one in cell]
+    while pending:
+        chats, cuts = zip(*(_next_chat(one, backend) for one in pending), strict=True)
+        waiting = []
+        for index, reply in backend.answer(chats):
+            one = pending[index]
+            turn = AnsweredTurn(
+                user=chats[index].user,
+                prompt=reply.prompt,
+                output=reply.text,
+                finish_reason=reply.finish_reason,
+                prompt_tokens=reply.prompt_tokens,
+                answer_tokens=reply.answer_tokens,
+                truncated_tokens=cuts[index],
+                seconds=round(reply.seconds, 4),
+            )
+            one.turns.append(turn)
+            if len(one.turns) < len(one.asked.sample.turns):
+                waiting.append(index)
+            else:
+                yield _record(one)
+        pending = [pending[index] for index in sorted(waiting)]
+
+
+def _next_chat(one: _Pending, backend: Backend) -> tuple[Chat, int]:
+    """The chat for the next turn, and how many tokens were cut out of it."""
+    turn = len(one.turns)
+    history = tuple(Turn(user=done.user, answer=done.output) for done in one.turns)
+
+    def chat(sample: Sample) -> Chat:
+        return Chat(
+            system=one.asked.system,
+            user=sample.turns[turn],
+            history=history,
+            max_new_tokens=one.asked.benchmark.max_new_tokens,
+            about=one.asked.sample,
+        )
+
+    return fit_to_context(one.asked.sample, chat, backend, cut=turn == 0)
+
+
+def _record(done: _Pending) -> SampleRecord:
+    asked, benchmark, sample = done.asked, done.asked.benchmark, done.asked.sample
+    extraction = benchmark.read(done.turns[-1].output, sample)
+    return SampleRecord(
+        key=asked.key,
+        benchmark=benchmark.name,
+        version=benchmark.version,
+        domain=benchmark.domain,
+        judgement=benchmark.judgement,
+        kind=sample.kind,
+        task=sample.task,
+        message=asked.message,
+        sample=sample.id,
+        turns=tuple(done.turns),
+        extraction=extraction,
+        gold=sample.gold,
+        choices=sample.choices,
+        metadata=sample.metadata,
+        scores=benchmark.score(extraction, sample),
+    )
