@@ -25,10 +25,10 @@ NOT_BUILT = {("trainer", "one_gpu"): "refuses a machine without a GPU"}
 
 
 def groups_of(root: str) -> set[str]:
-    """The groups that a root composes, with their own nested ones."""
+    """The groups that can be chosen for a root by `group=option`; nested ones are reached through their parents."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         choices = compose(root, return_hydra_config=True).hydra.runtime.choices
-    return {key.partition("@")[0] for key in choices if not key.startswith("hydra/")}
+    return {key for key in choices if not key.startswith("hydra/") and "@" not in key}
 
 
 GROUPS = {root: groups_of(root) for root in SCHEMAS}
