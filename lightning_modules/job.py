@@ -32,8 +32,9 @@ from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
 from orca2.leaks import LeakReport
-from orca2.modelling.attention import Kernel, choose_attention
-from orca2.modelling.build import build_model, build_tokenizer, head_dim, model_config
+from orca2.modelling.attention import Kernel
+from orca2.modelling.attention_choice import attention_needs, choose_attention
+from orca2.modelling.build import build_model, build_tokenizer, model_config
 from orca2.modelling.selftest import check_student
 from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student import StudentForLoss
@@ -116,7 +117,7 @@ def choose_kernel(job: TrainingJob, tokenizer: PreTrainedTokenizerBase, console:
     """The attention kernel; prints which and why. Raises ModelError before any weights are read."""
     config = model_config(job.model, tokenizer)
     kernel, reason = choose_attention(
-        job.model.attention, job.trainer.device, job.trainer.compute_dtype, head_dim(config)
+        job.model.attention, job.trainer.device, job.trainer.compute_dtype, attention_needs(config)
     )
     console.print(f"attention: {kernel} ({reason})", highlight=False)
     return kernel

@@ -29,18 +29,20 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from orca2.errors import ModelError
-from orca2.modelling.spec import AttentionRequest
 
 NAME = "orca2_documents"
 """Under this name transformers finds the function; it must never be saved with a model."""
 
-Kernel = Literal["flash", "varlen", "sdpa", "eager"]
+Kernel = Literal["flash2", "flash3", "flash4", "varlen", "sdpa", "eager"]
+"""What computes; `attention_choice` picks one for a request such as `flash`."""
+FUSED: tuple[Kernel, ...] = ("flash2", "flash3", "flash4", "varlen")
+"""One call for all documents of a row, told by `cumulative`."""
+CAPS: tuple[Kernel, ...] = ("flash2", "flash3", "flash4", "eager")
+"""Kernels that can cap attention scores, as Gemma 2 does."""
+DROPS: tuple[Kernel, ...] = ("flash2", "sdpa", "eager")
+"""Kernels that have dropout."""
 
 HALF = (torch.bfloat16, torch.float16)
-FLASH_HEAD_DIM = 256
-"""Largest head of the FlashAttention 2 kernels, in both flash-attn and torch; heads are multiples of 8."""
-FLASH_CAPABILITY = (8, 0)
-"""FlashAttention 2 needs Ampere or newer: https://github.com/Dao-AILab/flash-attention#nvidia-cuda-support"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,7 @@ class Documents:
     kernel: Kernel
     longest: int
     cumulative: Tensor | None
-    """int32 [D + 1] on the device; only for flash and varlen."""
+    """int32 [D + 1] on the device; only for `FUSED` kernels."""
     dense_mask: Tensor | None
     """Dense block-causal mask [T, T]; only for the reference `eager`."""
 
@@ -59,7 +61,7 @@ class Documents:
 def lay_out(lengths: Sequence[int], kernel: Kernel, device: torch.device) -> Documents:
     """Layout of one row whose documents have `lengths` tokens (each at least 1), in order."""
     cumulative = allowed_TT = None
-    if kernel in ("flash", "varlen"):
+    if kernel in FUSED:
         ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         cumulative = ends.to(device, non_blocking=True)
     if kernel == "eager":
@@ -83,22 +85,22 @@ def document_attention(
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls; returns [B, T, H, D] and no weights.
 
-    Raises `ModelError` where the model did not hand `documents` down or the kernel lacks what the model asks
-    for.
+    Raises `ModelError` where the model did not hand `documents` down, or asks a kernel for what it lacks.
     """
     if documents is None or attention_mask is not None or query_BHTD.shape[0] != 1:
         raise ModelError(
             f"{type(module).__name__} cannot keep packed examples apart: it must hand `documents` down to "
             "its attention and take one row without a mask; choose a family that uses AttentionInterface"
         )
-    if softcap is not None and documents.kernel not in ("flash", "eager"):
+    kernel = documents.kernel
+    if (softcap is not None and kernel not in CAPS) or (dropout and kernel not in DROPS):
+        lacks = "capped scores" if softcap is not None and kernel not in CAPS else "dropout"
         raise ModelError(
-            f"{type(module).__name__} caps its attention scores, which attention={documents.kernel} cannot; "
-            "set attention=flash (CUDA) or attention=eager"
+            f"attention={kernel} has no {lacks}, which {type(module).__name__} asks for; set attention=eager"
         )
     query, key, value = _one_dtype(query_BHTD, key_BHTD, value_BHTD)
     options = _Options(scaling, dropout, sliding_window, softcap)
-    return _KERNELS[documents.kernel](query, key, value, documents, options), None
+    return _KERNELS[kernel](query, key, value, documents, options), None
 
 
 AttentionInterface.register(NAME, document_attention)
@@ -165,25 +167,21 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, documents: Documents, opti
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents, options: _Options) -> Tensor:
-    if options.dropout:
-        raise ModelError("attention=varlen has no dropout; set the model's attention_dropout to 0 or attention=sdpa")
     ends, longest = documents.cumulative, documents.longest
-    rows = (x[0].transpose(0, 1) for x in (query, key, value))
     gqa = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     window = (options.left, 0)
-    out: Tensor = _varlen_function()(
-        *rows, ends, ends, longest, longest, scale=options.scaling, window_size=window, **gqa
+    out: Tensor = varlen_function()(
+        *_rows(query, key, value), ends, ends, longest, longest, scale=options.scaling, window_size=window, **gqa
     )
     return out[None]
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, documents: Documents, options: _Options) -> Tensor:
+def _flash2(query: Tensor, key: Tensor, value: Tensor, documents: Documents, options: _Options) -> Tensor:
     from flash_attn import flash_attn_varlen_func  # an extra: needs CUDA and a source build
 
     ends, longest = documents.cumulative, documents.longest
-    rows = (x[0].transpose(0, 1) for x in (query, key, value))
     out: Tensor = flash_attn_varlen_func(
-        *rows,
+        *_rows(query, key, value),
         ends,
         ends,
         longest,
@@ -197,11 +195,65 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, documents: Documents, opti
     return out[None]
 
 
-_KERNELS = {"sdpa": _sdpa, "eager": _eager, "varlen": _varlen, "flash": _flash}
+def _flash3(query: Tensor, key: Tensor, value: Tensor, documents: Documents, options: _Options) -> Tensor:
+    from flash_attn_interface import flash_attn_varlen_func  # the `hopper` folder of flash-attn; has no dropout
+
+    ends, longest = documents.cumulative, documents.longest
+    out = flash_attn_varlen_func(
+        *_rows(query, key, value),
+        ends,
+        ends,
+        longest,
+        longest,
+        softmax_scale=options.scaling,
+        causal=True,
+        window_size=(options.left, 0 if options.window is not None else -1),
+        softcap=options.softcap or 0.0,
+    )
+    return _output(out)
+
+
+def _flash4(query: Tensor, key: Tensor, value: Tensor, documents: Documents, options: _Options) -> Tensor:
+    from flash_attn.cute import flash_attn_varlen_func  # the distribution flash-attn-4; has no dropout
+
+    ends, longest = documents.cumulative, documents.longest
+    # By keyword: its fourth positional argument is another tensor. None, not -1, is an open window here.
+    out = flash_attn_varlen_func(
+        *_rows(query, key, value),
+        cu_seqlens_q=ends,
+        cu_seqlens_k=ends,
+        max_seqlen_q=longest,
+        max_seqlen_k=longest,
+        softmax_scale=options.scaling,
+        causal=True,
+        window_size=(None, None) if options.window is None else (options.left, 0),
+        softcap=options.softcap or 0.0,
+    )
+    return _output(out)
+
+
+def _rows(*heads_BHTD: Tensor) -> Iterator[Tensor]:
+    """[T, H, D], as the kernels for documents of several lengths take them; views, no copies."""
+    return (x[0].transpose(0, 1) for x in heads_BHTD)
+
+
+def _output(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """[1, T, H, D]. Versions 3 (until 2025) and 4 return the log normalisers as well."""
+    return (out[0] if isinstance(out, tuple) else out)[None]
+
+
+_KERNELS = {
+    "sdpa": _sdpa,
+    "eager": _eager,
+    "varlen": _varlen,
+    "flash2": _flash2,
+    "flash3": _flash3,
+    "flash4": _flash4,
+}
 
 
 @cache
-def _varlen_function() -> Any:
+def varlen_function() -> Any:
     """torch's variable-length attention, or None where it has none that takes a window and grouped heads."""
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return None
@@ -210,50 +262,6 @@ def _varlen_function() -> Any:
     # torch 2.10 had `is_causal` in place of the window; 2.11 and later are keyword-only with `window_size`.
     wanted = {"scale", "window_size", "enable_gqa"}
     return varlen_attn if wanted <= set(inspect.signature(varlen_attn).parameters) else None
-
-
-def choose_attention(
-    requested: AttentionRequest, device: torch.device, dtype: torch.dtype, head_dim: int
-) -> tuple[Kernel, str]:
-    """The kernel for this device, compute dtype and head, with the reason to print.
-
-    Raises `ModelError` where a kernel was asked for by name and cannot run here; call it before weights are
-    loaded.
-    """
-    if requested in ("sdpa", "eager"):
-        return requested, "asked for"
-    obstacles: dict[Kernel, str | None] = {
-        "flash": _half_obstacle(device, dtype, head_dim) or _flash_missing(),
-        "varlen": _half_obstacle(device, dtype, head_dim) or _varlen_missing(),
-    }
-    if requested != "auto":
-        if (obstacle := obstacles[requested]) is not None:
-            raise ModelError(f"attention={requested} cannot run here: {obstacle}; set attention=auto")
-        return requested, "asked for"
-    for kernel, obstacle in obstacles.items():
-        if obstacle is None:
-            return kernel, f"{kernel} kernel present for {dtype} on {device.type}"
-    return "sdpa", f"one call per document: {obstacles['varlen']}"
-
-
-def _half_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    if device.type != "cuda":
-        return f"it needs a CUDA device, not {device.type}"
-    if dtype not in HALF:
-        return f"it needs bfloat16 or float16, not {dtype}"
-    if head_dim > FLASH_HEAD_DIM or head_dim % 8:
-        return f"it needs heads of a multiple of 8 up to {FLASH_HEAD_DIM}, not {head_dim}"
-    if torch.cuda.get_device_capability(device) < FLASH_CAPABILITY:
-        return f"it needs compute capability {FLASH_CAPABILITY}, not {torch.cuda.get_device_capability(device)}"
-    return None
-
-
-def _flash_missing() -> str | None:
-    return None if importlib.util.find_spec("flash_attn") else "flash-attn is not installed (extra `flash`)"
-
-
-def _varlen_missing() -> str | None:
-    return None if _varlen_function() else f"torch {torch.__version__} has no variable-length attention with a window"
 
 
 def standard_attention_name(model: PreTrainedModel) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from orca2.errors import ModelError
-from orca2.modelling.attention import Kernel, lay_out, use_document_attention
+from orca2.modelling.attention import FUSED, Kernel, lay_out, use_document_attention
 from orca2.modelling.loss import label_losses
 
 Head = Literal["chunked", "own"]
@@ -51,7 +51,7 @@ class StudentForLoss(nn.Module):
             # transformers 5.23 deprecated the old name; both take the same first argument.
             old, new = "gradient_checkpointing_enable", "activation_checkpointing_enable"
             getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
-        if compile and kernel not in ("flash", "varlen"):
+        if compile and kernel not in FUSED:
             raise ModelError(
                 f"compile=true does not pay with attention={kernel}: the loop over documents would be "
                 "compiled anew for the lengths of every micro-batch (minutes on a CPU); set compile=false"

@@ -1,4 +1,4 @@
-"""The choice of a kernel, its layout, and the kernels that need a GPU."""
+"""The layout of documents, and the kernels against a dense reference. The choice: test_attention_choice.py."""
 
 import pytest
 import torch
@@ -6,47 +6,18 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from orca2.errors import ModelError
-from orca2.modelling import attention
 from orca2.modelling.attention import (
     NAME,
     Documents,
-    choose_attention,
     document_attention,
     lay_out,
     standard_attention,
     use_document_attention,
 )
+from orca2.modelling.attention_choice import AttentionNeeds, _obstacle
 
 CPU = torch.device("cpu")
 LENGTHS = (70, 1, 33)
-
-
-def test_auto_on_cpu_is_sdpa_with_a_reason() -> None:
-    """Fails if a kernel that cannot run is chosen, or nobody learns why."""
-    name, reason = choose_attention("auto", CPU, torch.float32, 32)
-    assert name == "sdpa"
-    assert "CUDA" in reason
-
-
-@pytest.mark.parametrize("kernel", ["flash", "varlen"])
-def test_a_kernel_that_cannot_run_is_refused(kernel: str) -> None:
-    """Fails if a run silently uses another kernel than it names."""
-    with pytest.raises(ModelError, match=f"attention={kernel} cannot run here.*CUDA.*attention=auto"):
-        choose_attention(kernel, CPU, torch.bfloat16, 32)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "head_dim", "obstacle"),
-    [(torch.float32, 64, "bfloat16"), (torch.bfloat16, 512, "heads"), (torch.bfloat16, 60, "heads")],
-)
-def test_obstacles_on_cuda(dtype: torch.dtype, head_dim: int, obstacle: str) -> None:
-    """Fails if half-precision kernels are chosen for what they cannot compute."""
-    assert obstacle in str(attention._half_obstacle(torch.device("cuda"), dtype, head_dim))
-
-
-def test_varlen_of_this_torch_is_recognized() -> None:
-    """Fails if the signature probe rejects the tested torch, whose varlen is then never used."""
-    assert attention._varlen_missing() is None
 
 
 def test_layout() -> None:
@@ -113,11 +84,12 @@ def test_sdpa_equals_dense(window: int | None) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("kernel", ["flash", "varlen", "sdpa"])
+@pytest.mark.parametrize("kernel", ["flash2", "flash3", "flash4", "varlen", "sdpa"])
 @pytest.mark.parametrize("window", [None, 20])
 def test_gpu_kernels_equal_dense(kernel: str, window: int | None) -> None:
     """Fails if a GPU kernel mixes documents up; bf16 keeps 8 bits, hence the tolerance."""
-    if kernel == "flash" and attention._flash_missing():
-        pytest.skip("flash-attn is not installed")
+    obstacle = _obstacle(kernel, torch.device("cuda"), torch.bfloat16, AttentionNeeds(head_dim=32))
+    if obstacle is not None:
+        pytest.skip(obstacle)
     for got, wanted in zip(attend(kernel, "cuda", window), attend("eager", "cuda", window), strict=True):
         torch.testing.assert_close(got.float(), wanted, rtol=5e-2, atol=5e-2)

@@ -122,5 +122,5 @@ def test_shape_belongs_to_weights() -> None:
     """Fails if a shape is accepted that nothing would be compared with, or that names no model type."""
     with pytest.raises(ConfigError, match="it describes `weights`"):
         ModelSpec(name="s", max_len=64, architecture=SHAPE, shape=SHAPE, tokenizer_vocabulary=600)
-    with pytest.raises(ConfigError, match="shape=.*model_type"):
+    with pytest.raises(ConfigError, match=r"shape=.*model_type"):
         ModelSpec(name="s", max_len=64, weights="a/b", shape={"hidden_size": 4})
