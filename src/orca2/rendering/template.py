@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from orca2.errors import ConfigError, ModelError
@@ -22,7 +21,7 @@ from orca2.rendering.format import ASSISTANT, SYSTEM, USER
 from orca2.rendering.plain import PlainText
 from orca2.rendering.tokenizers import backend_of, tokenizer_hash
 
-FIXED = {"date_string": "26 Jul 2024"}
+FIXED: dict[str, Any] = {"date_string": "26 Jul 2024"}
 """Given to every template: Llama 3's write a date, by default today's, and prompts would change every day.
 This is the date that Llama 3.1's own template falls back on."""
 _PLACE = re.compile(r"<<content (\d+)>>")
@@ -143,7 +142,7 @@ class TemplateRenderer:
         contents = [
             message["content"].strip() if self._trims[message["role"]] else message["content"] for message in messages
         ]
-        pieces: list[str | AddedToken] = [""]
+        pieces: list[Any] = [""]
         # Markup and contents by turns: `split` gives the number of a content at every odd place.
         for place, part in enumerate(_PLACE.split(self._written(messages, generate))):
             if place % 2:
