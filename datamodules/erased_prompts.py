@@ -3,13 +3,14 @@
 source --choice--> Example --erasing, renderer--> tokens --packing--> StepBatch
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from orca2.data.loader import StepLoader, StepShape
+from orca2.data.loader import StepLoader, StepShape, merge_states
 from orca2.data.packing import PackingSpec
 from orca2.data.report import DataReport
 from orca2.data.rows import RowRenderer
@@ -117,18 +118,23 @@ class ErasedPromptDataModule(L.LightningDataModule):
             self.report.write_rejected(self.rejected_path)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of this rank after the last settled step; empty before the first.
-
-        Where ranks share the lanes, `orca2.data.loader.merge_states` makes one position of those of all
-        ranks.
-        """
+        """The position of this rank after the last settled step; empty before the first."""
         return {} if self._state is None else {"position": self._state, "report": self.report.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a saved position, on any number of ranks and workers."""
-        if state_dict:
-            self._state = state_dict["position"]
-            self.report.load_state_dict(state_dict["report"])
+    def load_states(self, states: Sequence[dict[str, Any]], rank: int, world: int) -> None:
+        """Continue from the saved states of all ranks, as rank `rank` of `world`.
+
+        The position is that of all of them. Each rank gets its own accounts back; where the number of ranks
+        changed, the first takes them all.
+        """
+        if not any(states):  # saved before the first step
+            return
+        self._state = merge_states([state["position"] for state in states])
+        reports = [state["report"] for state in states]
+        if len(reports) == world:
+            self.report.load_states([reports[rank]])
+        else:
+            self.report.load_states(reports if rank == 0 else [])
 
     @property
     def _shape(self) -> StepShape:

@@ -17,6 +17,8 @@ Metric names, also the columns of `metrics.csv`:
 import resource
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -73,23 +75,32 @@ class Accounts(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"examples_seen": self.examples_seen, "window": [tuple(report) for report in self._window]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.examples_seen = state_dict["examples_seen"]
-        self._window = [StepReport(*report) for report in state_dict["window"]]
+    def load_states(self, states: Sequence[dict[str, Any]], rank: int, world: int) -> None:
+        """Continue from the saved states of all ranks; where their number changed, the first takes all reports."""
+        self.examples_seen = states[0]["examples_seen"]
+        windows = [[StepReport(*report) for report in state["window"]] for state in states]
+        if len(windows) == world:
+            self._window = windows[rank]
+        elif rank == 0:
+            self._window = sorted((report for window in windows for report in window), key=lambda each: each.step)
 
 
 def _window_metrics(windows: list[list[StepReport]], seconds: float) -> dict[str, float]:
     """Metrics of the steps of one window; one list of reports for each rank."""
-    own, reports = windows[0], [report for window in windows for report in window]
+    reports = [report for window in windows for report in window]
+    steps = {report.step: report for report in windows[0]}  # loss, rate and norm are those of all ranks
+    last = windows[0][-1]
     useful = sum(report.useful_tokens for report in reports)
     padding = sum(report.padding_tokens for report in reports)
-    labels = [sum(window[i].label_tokens for window in windows) for i in range(len(own))]
+    labels: Counter[int] = Counter()
+    for report in reports:
+        labels[report.step] += report.label_tokens
     metrics = {
-        "train/loss": sum(report.loss * count for report, count in zip(own, labels, strict=True)) / sum(labels),
-        "train/learning_rate": own[-1].learning_rate,
-        "train/gradient_norm": own[-1].gradient_norm,
+        "train/loss": sum(report.loss * labels[step] for step, report in steps.items()) / labels.total(),
+        "train/learning_rate": last.learning_rate,
+        "train/gradient_norm": last.gradient_norm,
         "train/useful_tokens_per_s": useful / seconds,
-        "train/label_tokens_per_s": sum(labels) / seconds,
+        "train/label_tokens_per_s": labels.total() / seconds,
         "train/padding_tokens_per_s": padding / seconds,
         "train/pack_utilisation": useful / (useful + padding),
     }

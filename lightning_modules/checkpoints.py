@@ -1,52 +1,83 @@
 """Checkpoints that a killed run goes on from exactly, and a stop that loses nothing.
 
-A checkpoint holds weights, optimizer, schedule position, random states and the position in the data; it is
-taken between optimizer steps only. It is written under a temporary name and renamed when complete, and
-older ones are deleted only after that.
+A checkpoint is taken between optimizer steps only, by `orca2.checkpointing`: tensors by DCP, the rest as JSON.
+Lightning's own saving (`trainer.save_checkpoint`, `ckpt_path`) is not used: what it writes for one process, DDP
+and FSDP are three formats, it can neither write in the background nor change the number of ranks, and its file is
+a pickle. So this callback saves after a step and restores in `on_fit_start`, where the model is sharded, the
+optimizer exists and no batch has been asked for.
+
+    the same ranks     every rank gets back its own state: the run continues bit for bit
+    other ranks        data order, weights and optimizer are exact; sums run in another order, so losses agree to
+                       rounding. Random states are derived anew: only dropout would notice
 """
 
-import os
-import re
+import base64
+import hashlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 
-_NAME = re.compile(r"step-(\d+)\.ckpt")
-
-
-def checkpoint_step(path: Path) -> int:
-    """Optimizer steps that were done when the checkpoint was taken."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None, f"not a checkpoint name: {path.name}"
-    return int(match.group(1))
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted((p for p in folder.glob("step-*.ckpt") if _NAME.fullmatch(p.name)), key=checkpoint_step)
+from datamodules.erased_prompts import ErasedPromptDataModule
+from lightning_modules.accounts import Accounts
+from lightning_modules.loggers import RunCsvLogger
+from lightning_modules.student import StudentModule
+from orca2.checkpointing.folder import remove_unfinished
+from orca2.checkpointing.saving import Saver
+from orca2.checkpointing.shards import training_tensors
+from orca2.errors import CheckpointError
 
 
 class Checkpoints(L.Callback):
     """Saves every `every_steps` optimizer steps, at the end of the fit, and when asked to stop.
 
     Ctrl-C (SIGINT) and SIGTERM stop after the step under way and save; a second signal stops at once.
-    `stopped` tells the caller that the fit did not run to its end.
+    `stopped` tells the caller that the fit did not run to its end. `tell` prints a line.
     """
 
-    def __init__(self, folder: Path, every_steps: int, keep: int = 2) -> None:
+    def __init__(self, folder: Path, every_steps: int, signature: str, tell: Callable[[str], None]) -> None:
         self.folder = folder
         self.every_steps = every_steps
-        self.keep = keep
+        self.signature = signature
+        self.tell = tell
         self.stopped = False
+        self._signalled = False
         self._previous_handlers: dict[int, Any] = {}
+        self._saved_step: int | None = None
+        self._saver: Saver | None = None
 
-    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.glob("*.tmp"):
-            unfinished.unlink()
+    @property
+    def saver(self) -> Saver:
+        assert self._saver is not None, "the fit has not begun"
+        return self._saver
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Go on from the newest usable checkpoint. Raises CheckpointError if there are some, and none is."""
+        assert isinstance(module, StudentModule)
+        self._saver = Saver(self.folder, self.signature)
+        if trainer.is_global_zero:
+            remove_unfinished(self.folder)
+        progress, refused = self.saver.load_newest(training_tensors(module.student, trainer.optimizers[0]))
+        if trainer.is_global_zero:
+            for reason in refused:
+                self.tell(f"checkpoint refused: {reason}")
+        if progress is None:
+            return
+        restore(trainer, module, progress)
+        self._saved_step = progress["step"]
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCsvLogger):
+                logger.keep_until(progress["step"])
+        if trainer.is_global_zero:
+            saved, ranks = len(progress["ranks"]), trainer.world_size
+            change = "" if saved == ranks else f" (saved by {saved} ranks, now {ranks})"
+            self.tell(f"resuming after step {progress['step']}{change}")
+
+    def on_train_start(self, *_: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
@@ -54,36 +85,103 @@ class Checkpoints(L.Callback):
                 return
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.stopped = True
+        self._signalled = True
         self._restore_handlers()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, StudentModule)
+        # Signals reach the ranks at different moments; all must stop after the same step.
+        self.stopped = trainer.strategy.reduce_boolean_decision(self._signalled, all=False)
         step = trainer.global_step
-        due = step > 0 and step % self.every_steps == 0 and getattr(module, "report", None) is not None
-        if due or self.stopped:
-            self.save(trainer)
+        if self.stopped or (step > 0 and step % self.every_steps == 0 and module.report is not None):
+            self._save(trainer, module)
+        elif not self.saver.is_writing:
+            self._settle()  # says without delay that the disk is full
         if self.stopped:
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, StudentModule)
         if not self.stopped:
-            self.save(trainer)
+            self._save(trainer, module)
+        self._settle(fatal=self.stopped)
         self._restore_handlers()
 
     def on_exception(self, *_: Any) -> None:
         self._restore_handlers()
+        if self._saver is not None:
+            self._settle()
 
-    def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint of the current step, then delete all but the newest `keep`."""
-        final = self.folder / f"step-{trainer.global_step:08d}.ckpt"
-        temporary = final.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, final)
-            for old in checkpoints_in(self.folder)[: -self.keep]:
-                old.unlink()
+    def _save(self, trainer: L.Trainer, module: StudentModule) -> None:
+        self._settle()
+        step = trainer.global_step
+        if step == self._saved_step:  # nothing was trained since
+            return
+        tensors = training_tensors(module.student, trainer.optimizers[0])
+        self.saver.save(step, tensors, *progress_of(trainer, module))
+        self._saved_step = step
+
+    def _settle(self, fatal: bool = False) -> None:
+        """Wait for what is being written. Where that failed the weights still exist: training goes on with a
+        warning, unless it is `fatal` because they would be lost.
+        """
+        try:
+            self.saver.wait()
+        except CheckpointError as error:
+            self._saved_step = None
+            if fatal:
+                raise
+            if self.saver.rank == 0:
+                self.tell(f"WARNING: {error}; training goes on")
 
     def _restore_handlers(self) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers = {}
+
+
+def progress_of(trainer: L.Trainer, module: StudentModule) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that is no tensor, as JSON values: what the ranks share, and what is this rank's own."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    shared = {"rows_settled": module.rows_settled, "loops": trainer.fit_loop.state_dict()}
+    own = {
+        "data": data.state_dict(),
+        "accounts": [callback.state_dict() for callback in trainer.callbacks if isinstance(callback, Accounts)],
+        "random": _random_state(module.device),
+    }
+    return shared, own
+
+
+def restore(trainer: L.Trainer, module: StudentModule, progress: dict[str, Any]) -> None:
+    """Put module, loops, data, accounts and random states where they were."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ErasedPromptDataModule)
+    module.rows_settled = progress["rows_settled"]
+    trainer.fit_loop.load_state_dict(progress["loops"])
+    ranks, rank = progress["ranks"], trainer.global_rank
+    data.load_states([each["data"] for each in ranks], rank, trainer.world_size)
+    accounts = [callback for callback in trainer.callbacks if isinstance(callback, Accounts)]
+    for number, callback in enumerate(accounts):
+        callback.load_states([each["accounts"][number] for each in ranks], rank, trainer.world_size)
+    states = [each["random"] for each in ranks]
+    if len(states) == trainer.world_size:
+        _set_random_state(states[rank], module.device)
+    else:
+        derived = hashlib.sha256(f"{states[0]['cpu']} {rank} of {trainer.world_size}".encode()).digest()
+        torch.manual_seed(int.from_bytes(derived[:8]) >> 1)
+
+
+def _random_state(device: torch.device) -> dict[str, str]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
+
+
+def _set_random_state(saved: dict[str, str], device: torch.device) -> None:
+    states = {
+        name: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8) for name, text in saved.items()
+    }
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -9,6 +9,7 @@ what a model can get wrong before the first step. Running the same job again res
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -19,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
-from lightning_modules.checkpoints import Checkpoints, checkpoint_step, checkpoints_in
+from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, show_results, write_results
 from lightning_modules.loggers import RunCsvLogger, WandbSpec, finish_wandb
 from lightning_modules.progress import ProgressLine
@@ -101,7 +102,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         console.print(f"source {job.source.name} has no held-out questions: no answers will be scored", highlight=False)
     loggers = open_loggers(job, run, config)
     try:
-        fit(job, run, module, data, renderer, questions, loggers, console)
+        fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
         student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
         export(student, tokenizer, renderer, job.erasing, run, console)
         answers = ask_held_out(student, renderer, questions, job.held_out, job.model.max_len)
@@ -211,10 +212,16 @@ def fit(
     questions: Sequence[Question],
     loggers: Sequence[Logger],
     console: Console,
+    config_signature: str,
 ) -> None:
-    """Train from the newest checkpoint, or from the start, to the end of the stage. Raises Interrupted."""
+    """Train from the newest usable checkpoint, or from the start, to the end of the stage. Raises Interrupted."""
     accounts = Accounts(job.log_every_steps, job.epochs)
-    checkpoints = Checkpoints(run.checkpoints, job.checkpoint_every_steps)
+    checkpoints = Checkpoints(
+        run.checkpoints,
+        job.checkpoint_every_steps,
+        config_signature,
+        tell=partial(console.print, highlight=False, soft_wrap=True),
+    )
     samples = SampleAnswers(
         questions=questions[:: max(1, len(questions) // max(1, job.held_out.samples))][: job.held_out.samples],
         renderer=renderer,
@@ -224,13 +231,7 @@ def fit(
         max_new_tokens=job.held_out.max_new_tokens,
         path=run.path / "samples.jsonl",
     )
-    newest = checkpoints_in(run.checkpoints)[-1:]
-    if newest:
-        console.print(f"resuming after step {checkpoint_step(newest[0])}", highlight=False)
-        for logger in loggers:
-            if isinstance(logger, RunCsvLogger):
-                logger.keep_until(checkpoint_step(newest[0]))
     trainer = job.trainer.build(run.path, loggers, [accounts, samples, checkpoints, ProgressLine(accounts, console)])
-    trainer.fit(module, datamodule=data, ckpt_path=newest[0] if newest else None, weights_only=True)
+    trainer.fit(module, datamodule=data)
     if checkpoints.stopped:
         raise Interrupted(f"stopped after step {trainer.global_step}; the same command goes on from there")

@@ -13,3 +13,5 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     # Lightning calls a deprecated alias of torch in every batch; nothing a user can do.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # On every save and load of a checkpoint in a single process, where it is as it should be.
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")

@@ -132,18 +132,6 @@ class StudentModule(L.LightningModule):
             return nullcontext()
         return strategy.block_backward_sync()  # type: ignore[no-any-return]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rows_settled"] = self.rows_settled
-        checkpoint["rng"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            checkpoint["rng_cuda"] = torch.cuda.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.rows_settled = checkpoint["rows_settled"]
-        torch.set_rng_state(checkpoint["rng"].cpu())
-        if torch.cuda.is_available() and "rng_cuda" in checkpoint:
-            torch.cuda.set_rng_state(checkpoint["rng_cuda"].cpu())
-
 
 def _account(by_group: dict[str, list[float]], losses_N: Tensor, micro: Any) -> float:
     """Add the losses of a micro-batch to the sums of its sources and strategies; returns their total."""

@@ -28,6 +28,7 @@ LAYERS = {
     "orca2.erasing": 2,
     "orca2.rendering": 2,
     "orca2.runs": 2,
+    "orca2.checkpointing": 3,
     "orca2.tasks": 3,
     "orca2.data": 4,
     "orca2.modelling": 4,

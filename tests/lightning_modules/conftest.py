@@ -92,23 +92,25 @@ class Fit:
         self.module = StudentModule(student, optimizer, self.data.total_rows)
         self.recorder = Recorder()
         self.folder = folder
+        self.told: list[str] = []
 
-    def run(self, *callbacks: L.Callback, checkpoint: Path | None = None, every: int = 1000) -> "Fit":
+    def run(self, *callbacks: L.Callback, resume: Path | None = None, every: int = 1000) -> "Fit":
         folder = self.folder
         accounts = Accounts(every_steps=1, epochs=1)
+        checkpoints = Checkpoints(resume or folder / "checkpoints", every, "test", self.told.append)
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,
             max_epochs=1,
             logger=[RunCsvLogger(folder / "metrics.csv")],
-            callbacks=[*callbacks, self.recorder, accounts, Checkpoints(folder / "checkpoints", every)],
+            callbacks=[*callbacks, self.recorder, accounts, checkpoints],
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(self.module, datamodule=self.data)
         return self
 
     @property

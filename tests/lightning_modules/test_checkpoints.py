@@ -8,7 +8,9 @@ from typing import Any
 import lightning as L
 import pytest
 
-from lightning_modules.checkpoints import checkpoints_in
+from orca2.checkpointing import shards
+from orca2.checkpointing.folder import checkpoints_in
+from orca2.errors import CheckpointError
 
 
 class SignalAt(L.Callback):
@@ -28,10 +30,10 @@ def test_a_signal_stops_after_the_step_and_saves(make_fit: Callable[..., Any], n
     before = signal.getsignal(number)
     stopped = make_fit().run(SignalAt(4, number))
     assert len(stopped.recorder.losses) == 5
-    assert [path.name for path in checkpoints_in(stopped.folder / "checkpoints")] == ["step-00000005.ckpt"]
+    assert [path.name for path in checkpoints_in(stopped.folder / "checkpoints")] == ["step-00000005"]
     assert signal.getsignal(number) is before
     whole = make_fit().run()
-    resumed = make_fit().run(checkpoint=checkpoints_in(stopped.folder / "checkpoints")[-1])
+    resumed = make_fit().run(resume=stopped.folder / "checkpoints")
     assert stopped.recorder.losses + resumed.recorder.losses == whole.recorder.losses
 
 
@@ -41,19 +43,45 @@ def test_only_the_newest_are_kept(make_fit: Callable[..., Any]) -> None:
     steps = len(fit.recorder.losses)
     names = [path.name for path in checkpoints_in(fit.folder / "checkpoints")]
     assert len(names) == 2
-    assert names[-1] == f"step-{steps:08d}.ckpt"
+    assert names[-1] == f"step-{steps:08d}"
 
 
-def test_an_unfinished_file_is_no_checkpoint(tmp_path: Any) -> None:
-    """A process killed while saving leaves a temporary file, which must not be resumed from."""
-    (tmp_path / "step-00000004.ckpt").touch()
-    (tmp_path / "step-00000006.tmp").touch()
-    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000004.ckpt"]
+def full_disk(*_: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_does_not_end_the_training(make_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are in memory and the export may lie elsewhere; but it must be said, each time."""
+    monkeypatch.setattr(shards, "_write_safetensors", full_disk)
+    fit = make_fit().run(every=4)
+    assert fit.module.progress == 1.0
+    assert len(fit.told) == 1 + len(fit.recorder.losses) // 4
+    assert all("WARNING" in line and "No space left" in line for line in fit.told)
+    assert list((fit.folder / "checkpoints").iterdir()) == []
+
+
+def test_a_stop_that_cannot_be_saved_is_an_error(make_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean exit would promise that the same command goes on from there."""
+    monkeypatch.setattr(shards, "_write_safetensors", full_disk)
+    with pytest.raises(CheckpointError, match=r"step 5 cannot be written.*No space left.*no earlier one"):
+        make_fit().run(SignalAt(4, signal.SIGTERM))
+
+
+def test_a_refused_checkpoint_is_named_and_the_one_before_used(make_fit: Callable[..., Any]) -> None:
+    """Whoever reads the output must learn why steps are trained again."""
+    whole = make_fit().run(every=3)
+    newest = checkpoints_in(whole.folder / "checkpoints")[-1]
+    (newest / "progress.json").write_text("{}")
+    again = make_fit().run(resume=newest.parent)
+    assert f"{newest / 'progress.json'}: 2 bytes of" in again.told[0]
+    steps = len(whole.recorder.losses)
+    assert again.told[1] == f"resuming after step {(steps - 1) // 3 * 3}"
+    assert again.recorder.losses == whole.recorder.losses[(steps - 1) // 3 * 3 :]
 
 
 def test_a_finished_fit_resumes_to_nothing(make_fit: Callable[..., Any]) -> None:
     """A run killed between fit and export trains no step again."""
     fit = make_fit().run()
-    again = make_fit().run(checkpoint=checkpoints_in(fit.folder / "checkpoints")[-1])
+    again = make_fit().run(resume=fit.folder / "checkpoints")
     assert again.recorder.losses == []
     assert again.module.progress == 1.0

@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from lightning_modules.checkpoints import checkpoints_in
+from orca2.checkpointing.folder import checkpoints_in
 from orca2.errors import TrainingError
 
 # fp32 sums in another order; the weights are of order 0.02 to 1 and each step moves them by about 1e-3.
@@ -45,8 +45,8 @@ def test_resume_is_exact_to_the_bit(make_fit: Callable[..., Any]) -> None:
     with pytest.raises(KeyError):
         stopped.run(StopAfter(), every=3)
     newest = checkpoints_in(stopped.folder / "checkpoints")[-1]
-    assert newest.name == "step-00000003.ckpt"
-    resumed = make_fit().run(checkpoint=newest)
+    assert newest.name == "step-00000003"
+    resumed = make_fit().run(resume=newest.parent)
     assert resumed.recorder.ids == whole.recorder.ids[3:]
     assert resumed.recorder.losses == whole.recorder.losses[3:]
     for name, weight in whole.weights.items():

@@ -9,6 +9,7 @@ eight bytes a row, up to a limit; beyond it rows are counted but no longer liste
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,13 @@ class DataReport:
         """The counters; the list is on disk."""
         return self.summary()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue counting from a saved state."""
+    def load_states(self, states: Sequence[dict[str, Any]]) -> None:
+        """Continue counting from the sum of saved states."""
         for key in ("rows", "kept", "useful_tokens", "label_tokens", "padding_tokens"):
-            setattr(self, key, state[key])
-        self.rejected = Counter({kind: state[kind] for kind in ("broken", "too_long", "left_out")})
+            setattr(self, key, sum(state[key] for state in states))
+        self.rejected = Counter()
+        for state in states:
+            self.rejected.update({kind: state[kind] for kind in ("broken", "too_long", "left_out")})
 
 
 def _line(row: Rejected) -> str:

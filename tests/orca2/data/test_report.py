@@ -48,7 +48,7 @@ def test_a_resumed_report_lists_no_row_twice(make_loader, random_lengths, tmp_pa
     assert before > 1
     with path.open("a") as file:
         file.write('{"kind": "bro')
-    second.load_state_dict(first.state_dict())
+    second.load_states([first.state_dict()])
     for step in steps:
         second.add(step)
     second.write_rejected(path)
