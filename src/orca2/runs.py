@@ -19,7 +19,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -76,6 +76,9 @@ class RunDirectory:
     """One run's directory. One process of a run, the first rank, opens and writes it."""
 
     path: Path
+    key: str = "run_dir"
+    """The setting that names the folder, for messages."""
+    operational: tuple[str, ...] = OPERATIONAL
 
     @property
     def config(self) -> Path:
@@ -118,16 +121,18 @@ class RunDirectory:
         return self.done.exists()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out; CheckpointError if one is in. At the latest it ends with the process."""
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Keep other processes out; CheckpointError if one is in, unless `wait`. At the latest it ends with the
+        process.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(
-                    f"run_dir = {self.path}: another process is running there; wait for it, or choose "
-                    "another folder with run_dir=<folder>"
+                    f"{self.key} = {self.path}: another process is running there; wait for it, or choose "
+                    f"another folder with {self.key}=<folder>"
                 ) from error
             yield
 
@@ -139,30 +144,35 @@ class RunDirectory:
         """
         config = without_secrets(config)
         if not self.manifest.exists():
-            record = {"config_signature": signature(config), **provenance(), "resumed": []}
+            record = {"config_signature": signature(config, self.operational), **provenance(), "resumed": []}
             self._write(config, overrides, record)
             return "new"
         try:
             stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
             record = json.loads(self.manifest.read_text(encoding="utf-8"))
-            differences = differing(stored, config)
+            differences = differing(stored, config, self.operational)
         except (OSError, ValueError, yaml.YAMLError, AttributeError) as error:
             raise CheckpointError(
-                f"run_dir = {self.path}: config.yaml or manifest.json there cannot be read ({error}); "
-                "delete the folder, or choose another with run_dir=<folder>"
+                f"{self.key} = {self.path}: config.yaml or manifest.json there cannot be read ({error}); "
+                f"delete the folder, or choose another with {self.key}=<folder>"
             ) from error
         if differences:
             lines = (f"\n  - {key}: {then!r} in the folder, {now!r} now" for key, (then, now) in differences.items())
             raise CheckpointError(
-                f"run_dir = {self.path} holds a run of another config:{''.join(lines)}\n"
+                f"{self.key} = {self.path} holds a run of another config:{''.join(lines)}\n"
                 "Give the values of the folder to continue that run, choose another folder with "
-                "run_dir=<folder> (or another name=<name>), or delete the folder to start anew."
+                f"{self.key}=<folder> (or another name=<name>), or delete the folder to start anew."
             )
         if self.is_done:
             return "done"
         record["resumed"].append({**provenance(), "overrides": redacted_overrides(overrides)})
         self._write(config, overrides, record)
         return "resume"
+
+    def record(self, key: str, value: Any) -> None:
+        """Add an entry to the manifest, or replace it."""
+        record = json.loads(self.manifest.read_text(encoding="utf-8"))
+        atomic_write_json(self.manifest, record | {key: value})
 
     def mark_done(self) -> None:
         atomic_write_text(self.done, "")
@@ -174,14 +184,16 @@ class RunDirectory:
         atomic_write_json(self.manifest, record)  # last: a folder with a manifest is a run
 
 
-def signature(config: Mapping[str, Any]) -> str:
+def signature(config: Mapping[str, Any], operational: Collection[str] = OPERATIONAL) -> str:
     """SHA-256, in hex, of the config without its operational keys. Independent of the keys' order."""
-    return hashlib.sha256(json.dumps(_flat(config), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_flat(config, operational), sort_keys=True).encode()).hexdigest()
 
 
-def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differing(
+    then: Mapping[str, Any], now: Mapping[str, Any], operational: Collection[str] = OPERATIONAL
+) -> dict[str, tuple[Any, Any]]:
     """Non-operational keys with other values, as dotted paths; a key that is not there shows as None."""
-    old, new = _flat(then), _flat(now)
+    old, new = _flat(then, operational), _flat(now, operational)
     keys = sorted(key for key in old.keys() | new.keys() if (key in old, old.get(key)) != (key in new, new.get(key)))
     return {key: (old.get(key), new.get(key)) for key in keys}
 
@@ -238,14 +250,14 @@ def _umask() -> int:
     return mask
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any], operational: Collection[str], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
-        if path in OPERATIONAL:
+        if path in operational:
             continue
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{path}.")
+            flat |= _flat(value, operational, f"{path}.")
         else:
             flat[path] = value
     return flat

@@ -73,7 +73,34 @@ class EvaluateConfig:
     allow_missing: bool = MISSING
 
 
-SCHEMAS = {"train": TrainConfig, "show": ShowConfig, "evaluate": EvaluateConfig}
+@dataclass
+class SynthesizeConfig:
+    """Keys of `conf/synthesize.yaml`."""
+
+    name: str = MISSING
+    out_dir: str = MISSING
+    seed: int = _at_least(0)
+    tasks: Any = MISSING
+    strategy: Any = MISSING
+    instructions: Any = MISSING
+    teacher: Any = MISSING
+    verification: Any = MISSING
+    size: int | None = MISSING
+    rows_per_task: int | None = MISSING
+    max_usd: float | None = MISSING
+    max_tokens: int | None = MISSING
+    max_requests: int | None = MISSING
+    attempts: int = _at_least(1)
+    first_wait_s: float = _at_least(0)
+    longest_wait_s: float = _at_least(0)
+    shard_rows: int = _at_least(1)
+    cache: str = MISSING
+    rank: int = _at_least(0)
+    world: int = _at_least(1)
+    estimate: bool = MISSING
+
+
+SCHEMAS = {"train": TrainConfig, "show": ShowConfig, "synthesize": SynthesizeConfig, "evaluate": EvaluateConfig}
 """Root file to its schema; `conf/<root>.yaml` starts its defaults list with `<root>_schema`."""
 
 

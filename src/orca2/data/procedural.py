@@ -3,18 +3,16 @@
 row r  ->  family r % families  ->  problem number r  ->  strategy by choice  ->  trace
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from orca2.data.source import Survey
 from orca2.errors import ConfigError
 from orca2.records import Example, Question, Rejected
 from orca2.strategies import StrategyChoice
-from orca2.tasks.catalogue import families
+from orca2.tasks.catalogue import family_turns
 from orca2.tasks.family import Family
 from orca2.tasks.problems import Split, make_problem
 
@@ -42,19 +40,11 @@ class ProceduralSource:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ConfigError(f"source {self.name!r}: size={self.size}; it must be 1 or more rows")
-        weights = {name: Fraction(family.share) for name, family in families().items()}
-        if self.families is not None:
-            weights = {name: Fraction(weight).limit_denominator(100) for name, weight in self.families.items()}
-        for name, weight in weights.items():
-            if weight <= 0:
-                raise ConfigError(
-                    f"source {self.name!r}: family {name!r} has weight {float(weight)}; it must be 0.01 or "
-                    "more, leave the family out instead"
-                )
-        unit = math.lcm(*(weight.denominator for weight in weights.values()))
-        known = families(list(weights))
-        turns = [known[name] for name in weights for _ in range(int(weights[name] * unit))]
-        object.__setattr__(self, "_turns", tuple(turns))
+        try:
+            turns = family_turns(self.families)
+        except ConfigError as error:
+            raise ConfigError(f"source {self.name!r}: {error}") from error
+        object.__setattr__(self, "_turns", turns)
 
     def read(self, row: int, choice: StrategyChoice) -> Example | Rejected:
         """Problem `row`, answered under the strategy that `choice` assigns to it."""

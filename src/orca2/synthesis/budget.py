@@ -12,9 +12,11 @@ other on the same run.
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from orca2.errors import ConfigError, Orca2Error
 from orca2.synthesis.cache import Cache, CallState
@@ -142,9 +144,23 @@ def worst_case(request: Request) -> Usage:
     return Usage(prompt_tokens=request.prompt_bytes + template, completion_tokens=request.decoding.max_tokens)
 
 
+def expected_prompt_tokens(request: Request) -> int:
+    """A guess by the prompt's length."""
+    return round(request.prompt_bytes / BYTES_PER_TOKEN)
+
+
 def expected_tokens(request: Request) -> float:
     """What a rate limit is charged before a call's usage is known; providers, too, charge max_tokens at first."""
-    return request.prompt_bytes / BYTES_PER_TOKEN + request.decoding.max_tokens
+    return expected_prompt_tokens(request) + request.decoding.max_tokens
+
+
+def check_price(budget: "Budget", price: Price | None, model: str) -> None:
+    """Raises ConfigError for a cap in USD on a model whose price is not known."""
+    if budget.max_usd is not None and price is None:
+        raise ConfigError(
+            f"max_usd={budget.max_usd} cannot be kept: the price of {model!r} is not known; add it to the "
+            "teacher's `prices` in USD per million tokens, or cap max_tokens or max_requests instead"
+        )
 
 
 class Purse:
@@ -155,13 +171,9 @@ class Purse:
     """
 
     def __init__(self, budget: Budget, price: Price | None, cache: Cache, run: str, model: str) -> None:
-        if budget.max_usd is not None and price is None:
-            raise ConfigError(
-                f"max_usd={budget.max_usd} cannot be kept: the price of {model!r} is not known; add it to the "
-                "teacher's `prices` in USD per million tokens, or cap max_tokens or max_requests instead"
-            )
+        check_price(budget, price, model)
         self._budget, self._price, self._cache, self._run = budget, price, cache, run
-        self._spent = _spending_of(cache, run)
+        self._spent = spending_of(cache, [run])
         self._reserved = Spending()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._stop: BudgetStop | None = None
@@ -251,11 +263,33 @@ def _plus(one: Spending, other: Spending) -> Spending:
     )
 
 
-def _spending_of(cache: Cache, run: str) -> Spending:
-    """What earlier processes spent on this run; calls that they never settled count at their worst."""
+def spending_of(cache: Cache, runs: Iterable[str]) -> Spending:
+    """What these runs have taken; calls that a dead process never settled count at their worst."""
     total = Spending()
-    for state, (requests, prompt, completion, usd) in cache.calls(run).items():
-        unsure = 0 if state == "known" else requests
-        part = Spending(requests=requests, tokens=prompt + completion, usd=usd, unsure_requests=unsure)
-        total = _plus(total, part)
+    for run in runs:
+        for state, (requests, prompt, completion, usd) in cache.calls(run).items():
+            unsure = 0 if state == "known" else requests
+            part = Spending(requests=requests, tokens=prompt + completion, usd=usd, unsure_requests=unsure)
+            total = _plus(total, part)
     return total
+
+
+def share_of(budget: Budget, cache: Cache, data_set: str, world: int) -> Budget:
+    """What each of `world` processes may spend when they work on one data set at the same time.
+
+    Their runs are named `<data_set>/<rank>-of-<world>`. What the data set took under another number of processes
+    is taken off first, then the rest is divided: no process has to know what the others spend. Raises BudgetStop
+    where nothing is left.
+    """
+    others = [run for run in cache.runs(f"{data_set}/") if not run.endswith(f"-of-{world}")]
+    spent = spending_of(cache, others)
+    left: dict[str, Any] = {}
+    for cap, taken in (("max_usd", spent.usd), ("max_tokens", spent.tokens), ("max_requests", spent.requests)):
+        limit = getattr(budget, cap)
+        if limit is None:
+            continue
+        share = (limit - taken) / world
+        left[cap] = share if cap == "max_usd" else math.floor(share)
+        if left[cap] <= 0:
+            raise BudgetStop(f"{cap}={limit} is used up: this data set has taken {spent}; raise it to go on", spent)
+    return Budget(**left)

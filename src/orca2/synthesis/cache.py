@@ -134,6 +134,18 @@ class Cache:
             ).fetchall()
         return {state: (count, prompt, completion, usd) for state, count, prompt, completion, usd in rows}
 
+    def runs(self, prefix: str) -> list[str]:
+        """Names of the runs that have calls and begin with `prefix`."""
+        with self._translated():
+            rows = self._db.execute("SELECT DISTINCT run FROM calls WHERE run >= ? ORDER BY run", (prefix,))
+            return [run for (run,) in rows if run.startswith(prefix)]
+
+    def mean_answer_tokens(self) -> int | None:
+        """Mean length of the answers that were billed; None where there is none."""
+        with self._translated():
+            mean = self._db.execute("SELECT AVG(completion_tokens) FROM calls WHERE state = 'known'").fetchone()[0]
+        return None if mean is None else round(mean)
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """One transaction around several writes; nested uses join the outer one."""

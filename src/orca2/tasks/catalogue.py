@@ -2,8 +2,10 @@
 
 import difflib
 import importlib
+import math
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -44,3 +46,22 @@ def families(names: Collection[str] | None = None) -> dict[str, Family[Any]]:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown task family {name!r}; did you mean {near!r}? Known: {list(known)}")
     return {name: known[name] for name in sorted(names)}
+
+
+def family_turns(weights: Mapping[str, float] | None) -> tuple[Family[Any], ...]:
+    """The families of consecutive rows of a generated collection; after the last it starts over.
+
+    `weights` are exact to two decimals; None takes all families, each with its own share. Raises ConfigError
+    for an unknown family and a weight below 0.01.
+    """
+    exact = {name: Fraction(family.share) for name, family in families().items()}
+    if weights is not None:
+        exact = {name: Fraction(weight).limit_denominator(100) for name, weight in weights.items()}
+    for name, weight in exact.items():
+        if weight <= 0:
+            raise ConfigError(
+                f"family {name!r} has weight {float(weight)}; it must be 0.01 or more, leave the family out instead"
+            )
+    unit = math.lcm(*(weight.denominator for weight in exact.values()))
+    known = families(list(exact))
+    return tuple(known[name] for name in exact for _ in range(int(exact[name] * unit)))

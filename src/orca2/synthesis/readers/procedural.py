@@ -1,18 +1,19 @@
-"""The generated task families of `orca2.tasks` as a collection.
+"""The generated task families of `orca2.tasks` as a collection: the rows of `orca2.data.procedural`, before they
+are answered.
 
-row 0 addition #0, row 1 boolean_logic #0, ..., row F addition #1       families in turn, so that any prefix is even
-lineage `addition level=1 seed=0 split=train index=0`  ──▶ problem_of(item) ──▶ the rule teacher
+row 0 addition #0, row 1 boolean_logic #1, ...      families in turn, so that any prefix has their shares
+lineage `addition level=1 seed=17 split=train index=0`  ──▶ problem_of(item) ──▶ the rule teacher
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from orca2.errors import ConfigError, DataError
 from orca2.records import Rejected
 from orca2.synthesis.items import TaskItem
-from orca2.tasks.catalogue import families
+from orca2.tasks.catalogue import families, family_turns
 from orca2.tasks.family import Problem
 from orca2.tasks.problems import SPLITS, Split, make_problem
 
@@ -21,22 +22,26 @@ _LINEAGE = re.compile(r"(\w+) level=(\d+) seed=(-?\d+) split=(\w+) index=(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class ProceduralTasks:
-    """`size` problems, the families in turn. Raises ConfigError for a level that a family does not have."""
+    """`size` problems; row r is problem number r of its family, as in `ProceduralSource`.
+
+    Raises:
+        ConfigError: a family, weight, split, level or size that does not exist.
+    """
 
     name: str
     size: int
     seed: int
     level: int
     split: Split = "train"
-    families: Sequence[str] | None = None
-    """Names of families; None for all."""
+    families: Mapping[str, float] | None = None
+    """Family to weight, exact to two decimals; None for all, each with its own share."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ConfigError(f"tasks={self.name}: size is {self.size}; ask for at least 1 item")
         if self.split not in SPLITS:
             raise ConfigError(f"tasks={self.name}: split is {self.split!r}; allowed are {', '.join(SPLITS)}")
-        for family in families(self.families).values():
+        for family in family_turns(self.families):
             if self.level not in family.levels:
                 raise ConfigError(
                     f"tasks={self.name}: family {family.name!r} has levels {list(family.levels)}, not {self.level}"
@@ -46,14 +51,12 @@ class ProceduralTasks:
         return replace(self, size=size)
 
     def stream(self) -> Iterator[TaskItem | Rejected]:
-        members = list(families(self.families).values())
+        turns = family_turns(self.families)
         for row in range(self.size):
-            index, place = divmod(row, len(members))
-            family = members[place]
-            problem = make_problem(family, self.seed, self.split, index, self.level)
-            origin = f"level={self.level} seed={self.seed} split={self.split} index={index}"
+            family = turns[row % len(turns)]
+            problem = make_problem(family, self.seed, self.split, row, self.level)
             yield TaskItem(
-                id=f"{self.name}/{family.name}/{self.split}-{self.seed}-{self.level}-{index}",
+                id=f"{self.name}/{family.name}/{self.split}-{self.seed}-{self.level}-{row}",
                 collection=self.name,
                 task=family.name,
                 category=family.name,
@@ -63,8 +66,13 @@ class ProceduralTasks:
                 suggested=family.best,
                 offered=family.strategies,
                 licence="generated",
-                lineage=f"{family.name} {origin}",
+                lineage=f"{family.name} level={self.level} seed={self.seed} split={self.split} index={row}",
             )
+
+
+def is_generated(item: TaskItem) -> bool:
+    """Whether `problem_of` knows the problem behind an item."""
+    return _LINEAGE.fullmatch(item.lineage) is not None
 
 
 def problem_of(item: TaskItem) -> Problem[Any]:

@@ -1,0 +1,88 @@
+"""What a synthesis is made of, and which settings leave its rows as they are."""
+
+from dataclasses import dataclass, field
+
+from orca2.errors import ConfigError
+from orca2.strategies import StrategyChoice
+from orca2.synthesis.asking import Retry
+from orca2.synthesis.budget import Budget, check_price
+from orca2.synthesis.instructions import InstructionSource
+from orca2.synthesis.items import TaskReader
+from orca2.synthesis.requests import Teacher
+from orca2.synthesis.sampling import TaskMix, sized
+from orca2.synthesis.steps import Steps
+from orca2.synthesis.verification.presets import Verification
+
+OPERATIONAL = (
+    "name", "out_dir", "estimate", "cache", "shard_rows", "rank", "world", "max_usd", "max_tokens", "max_requests",
+    "attempts", "first_wait_s", "longest_wait_s", "verification.timeout",
+    *(
+        f"teacher.{key}"
+        for key in (
+            "base_url", "api_key_env", "timeout_s", "concurrency", "start_concurrency", "requests_per_minute",
+            "tokens_per_minute", "prices", "batch_size", "batch_factor", "jobs", "poll_s", "linger_s", "device",
+            "replicas", "rows_per_call",
+        )
+    ),
+)  # fmt: skip
+"""Settings that change how fast and at what price a data set is made, and not its rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisJob:
+    """Everything that one synthesis needs, checked and built.
+
+    Raises:
+        ConfigError: a rank outside its world, a cap in USD on a teacher without a price, or a cap per task on a
+            mix, which has its own.
+    """
+
+    name: str
+    seed: int
+    tasks: TaskReader
+    strategy: StrategyChoice
+    instructions: InstructionSource
+    teacher: Teacher
+    verification: Verification
+    size: int | None
+    rows_per_task: int | None
+    max_usd: float | None
+    max_tokens: int | None
+    max_requests: int | None
+    attempts: int
+    first_wait_s: float
+    longest_wait_s: float
+    shard_rows: int
+    cache: str
+    rank: int
+    world: int
+    estimate: bool
+    steps: Steps = field(default_factory=Steps)
+
+    def __post_init__(self) -> None:
+        if not self.rank < self.world:
+            raise ConfigError(f"rank is {self.rank}, world is {self.world}; ranks go from 0 to world - 1")
+        if self.rows_per_task is not None and isinstance(self.tasks, TaskMix):
+            raise ConfigError(
+                f"rows_per_task is for one collection; tasks={self.tasks.name} has a cap for each: tasks.caps.<part>="
+            )
+        check_price(self.budget, self.teacher.price, self.teacher.model)
+        _ = self.retry
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(max_usd=self.max_usd, max_tokens=self.max_tokens, max_requests=self.max_requests)
+
+    @property
+    def retry(self) -> Retry:
+        return Retry(attempts=self.attempts, first_seconds=self.first_wait_s, longest_seconds=self.longest_wait_s)
+
+    @property
+    def few_shot(self) -> int:
+        """How many examples are to be built from the answered ones."""
+        return self.reader.few_shot if isinstance(self.reader, TaskMix) else 0
+
+    @property
+    def reader(self) -> TaskReader:
+        """The tasks at the size that is asked for."""
+        return sized(self.tasks, self.size, self.seed, self.rows_per_task)

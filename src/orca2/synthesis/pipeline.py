@@ -1,0 +1,262 @@
+"""A synthesis from tasks to a data set, by one process or by several that share the work.
+
+    rank r of w:   stream of items ▸ item steps ▸ its share ▸ ask, verify ▸ work/<r>-of-<w>/   (asking.py, rows.py)
+    last rank:     all ranks' rows ▸ few-shot examples ▸ files, manifest ▸ finish steps ▸ DONE  (merging.py)
+
+Nothing in `work/` is needed to go on after a crash: the same command goes through the items again, and every answer
+that was paid for comes from the cache.
+"""
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orca2.errors import CheckpointError
+from orca2.hashing import hash64
+from orca2.records import Rejected
+from orca2.runs import RunDirectory, atomic_write_json, signature
+from orca2.synthesis.asking import Asking, asking
+from orca2.synthesis.budget import BudgetStop, share_of, spending_of
+from orca2.synthesis.cache import Cache
+from orca2.synthesis.estimate import Estimate, estimate
+from orca2.synthesis.items import TaskItem
+from orca2.synthesis.job import OPERATIONAL, SynthesisJob
+from orca2.synthesis.merging import example_row, write_data_set
+from orca2.synthesis.progress import ProgressLine
+from orca2.synthesis.rows import Answered, Answering, Asked
+from orca2.synthesis.spill import Spill, remove
+from orca2.synthesis.steps import Output, Steps
+from orca2.synthesis.verification.checkers import Verifier
+
+WORK, SUMMARY = "work", "summary.json"
+
+
+class Stopped(Exception):
+    """The process was asked to stop; everything answered is in the cache."""
+
+
+def synthesize(
+    job: SynthesisJob, run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str], console: Console
+) -> None:
+    """This process's share of a data set, and the data set itself where no other share is missing.
+
+    Raises BudgetStop at a cap, Stopped after an interrupt, and the errors of `orca2.errors`.
+    """
+    with run.locked(wait=True):
+        if run.open_or_resume(config, overrides) == "done":
+            _show_done(run, console)
+            return
+    rank = RunDirectory(run.path / WORK / f"{job.rank}-of-{job.world}", key=run.key)
+    data_set = signature(config, OPERATIONAL)
+    with rank.locked():
+        _drop_other_worlds(run, job.world)
+        with Cache(job.cache) as cache:
+            if not (rank.path / SUMMARY).exists():
+                answer_share(job, rank.path, cache, data_set, console)
+            with run.locked(wait=True):
+                finish(job, run, config, cache, data_set, console)
+
+
+def answer_share(job: SynthesisJob, folder: Path, cache: Cache, data_set: str, console: Console) -> None:
+    """Ask this rank's items and leave their rows in `folder`; the summary says that all are there."""
+    guess = pre_flight(job, cache, console) if job.teacher.cached else None
+    total = guess.read if guess is not None else _size(job)
+    try:
+        with _interruptible():
+            summary = asyncio.run(_answer_share(job, folder, cache, data_set, total, console))
+    except BudgetStop as stop:
+        raise BudgetStop(f"{stop}{_cost_of_rest(guess, cache, data_set)}", stop.spending) from stop
+    atomic_write_json(folder / SUMMARY, summary)
+
+
+async def _answer_share(
+    job: SynthesisJob, folder: Path, cache: Cache, data_set: str, total: int | None, console: Console
+) -> dict[str, Any]:
+    counts = Counter[str]()
+    budget = share_of(job.budget, cache, data_set, job.world)
+    name = f"{data_set}/{job.rank}-of-{job.world}"
+    with Spill(folder) as spill, Verifier(job.verification.timeout) as verifier:
+        plan = Answering(job.teacher, job.verification, verifier, job.steps.answers)
+        async with asking(job.teacher, cache, budget, name, job.retry) as ask:
+            with ProgressLine(console, ask, total, counts) as line:
+                async for asked, answered in ask.map(asked_items(job, spill, counts), plan, ordered=False):
+                    assert isinstance(answered, Answered)
+                    keep(spill, asked, answered, counts)
+                    line.add(answered)
+            return {"counts": dict(counts), **_tally(ask)}
+
+
+def finish(
+    job: SynthesisJob,
+    run: RunDirectory,
+    config: Mapping[str, Any],
+    cache: Cache,
+    data_set: str,
+    console: Console,
+) -> None:
+    """Write the data set from the rows of all ranks; only says so where some are missing. Call under the lock."""
+    ranks = [run.path / WORK / f"{rank}-of-{job.world}" for rank in range(job.world)]
+    missing = [rank.name for rank in ranks if not (rank / SUMMARY).exists()]
+    if missing or run.is_done:
+        console.print(
+            f"this share is done; {', '.join(missing)} to come" if missing else f"{run.path} is done", highlight=False
+        )
+        return
+    summaries = [json.loads((rank / SUMMARY).read_text(encoding="utf-8")) for rank in ranks]
+    record = write_data_set(job, ranks, run.path / WORK / "few_shot", run.path)
+    spending = spending_of(cache, cache.runs(f"{data_set}/"))
+    record |= {
+        "items_read": sum(summary["counts"]["read"] for summary in summaries),
+        "spending": asdict(spending) | {"price_known": job.teacher.price is not None},
+        "ranks": summaries,
+    }
+    run.record("output", record)
+    for step in job.steps.finish:
+        step(Output(folder=run.path, record=record, config=config, console=console))
+    run.mark_done()
+    remove(run.path / WORK)
+    _show_done(run, console)
+
+
+def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
+    """Print what this rank's requests will take, before anything is sent. Cleaning may still leave items out."""
+    console.print("estimating: every item is read once, nothing is sent", highlight=False)
+    counts = Counter[str]()
+    # Steps that remember items must not meet them twice.
+    asked = asked_items(replace(job, steps=Steps()), None, counts)
+    guess = estimate(asked, job.teacher, cache, job.verification.samples, counts)
+    for line in guess.lines(job.teacher):
+        console.print(line, highlight=False)
+    return guess
+
+
+def asked_items(job: SynthesisJob, spill: Spill | None, counts: Counter[str]) -> Iterator[Asked]:
+    """This rank's items with their instructions. What is not asked goes to `spill`; counts rows read and left out.
+
+    Raises DataError where a collection is missing or too small.
+    """
+    for row in job.reader.stream():
+        rejected, stage = (row, "read") if isinstance(row, Rejected) else (_by_steps(row, job.steps), "clean")
+        if not _is_mine(row, job):
+            continue
+        counts["read"] += 1
+        if rejected is None and isinstance(row, TaskItem):
+            instruction = job.instructions.instruct(row, job.strategy)
+            if instruction is not None:
+                yield Asked(row, instruction)
+                continue
+            reason = f"strategy {job.strategy.name!r} does not answer task {row.task!r}"
+            rejected, stage = Rejected(source=row.collection, row=row.id, kind="left_out", reason=reason), "instruct"
+        assert rejected is not None
+        counts["not_asked"] += 1
+        if spill is not None:
+            spill.write("rejected", f"{rejected.source}/{rejected.row}", {**asdict(rejected), "stage": stage})
+
+
+def keep(spill: Spill, asked: Asked, answered: Answered, counts: Counter[str]) -> None:
+    """Put all that came of an item into the spill."""
+    item = answered.item
+    if answered.broken is not None:
+        rejected = Rejected(source=item.collection, row=item.id, kind="broken", reason=answered.broken)
+        spill.write("rejected", item.id, {**asdict(rejected), "stage": "ask"})
+    if answered.kept is not None:
+        counts["kept"] += 1
+        spill.write("example", item.id, example_row(answered.kept, item.licence))
+    for example, sample, reason in answered.others:
+        row = example_row(example, item.licence)
+        spill.write("answer", item.id, row | {"sample": sample, "reason": reason})
+    for sample, failure in answered.failures:
+        row = {"source": item.collection, "task": item.task, "strategy": answered.strategy, "sample": sample}
+        spill.write("failure", item.id, row | asdict(failure))
+
+
+def _by_steps(item: TaskItem, steps: Steps) -> Rejected | None:
+    for step in steps.items:
+        if rejected := step(item):
+            return rejected
+    return None
+
+
+def _is_mine(row: TaskItem | Rejected, job: SynthesisJob) -> bool:
+    """Equal questions fall to one rank, so that they are asked once even where ranks have caches of their own."""
+    text = row.user if isinstance(row, TaskItem) else row.row
+    return job.world == 1 or hash64(text) % job.world == job.rank
+
+
+def _size(job: SynthesisJob) -> int | None:
+    size = getattr(job.reader, "size", None)
+    return None if size is None else (size - job.few_shot) // job.world
+
+
+def _tally(ask: Asking) -> dict[str, Any]:
+    tally = ask.tally
+    return {
+        "answered": tally.answered,
+        "replayed": tally.replayed,
+        "calls": tally.calls,
+        "failures": dict(tally.failures),
+        "troubles": dict(tally.troubles),
+    }
+
+
+def _cost_of_rest(guess: Estimate | None, cache: Cache, data_set: str) -> str:
+    if guess is None:
+        return ""
+    spent = spending_of(cache, cache.runs(f"{data_set}/"))
+    left = max(0, guess.requests + guess.cached - len(cache))
+    return f". The rest is about {spent.for_requests(left)} at the mean so far"
+
+
+def _drop_other_worlds(run: RunDirectory, world: int) -> None:
+    """Remove the rows of another division of the work. Raises CheckpointError where it is under way."""
+    for folder in (run.path / WORK).glob("*-of-*"):
+        if folder.name.endswith(f"-of-{world}"):
+            continue
+        try:
+            with RunDirectory(folder).locked():
+                remove(folder)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{run.key} = {run.path}: {folder.name} is running there; all ranks need the same world"
+            ) from error
+
+
+def _show_done(run: RunDirectory, console: Console) -> None:
+    record = json.loads(run.manifest.read_text(encoding="utf-8"))["output"]
+    failed, not_asked = sum(record["failures"].values()), sum(record["not_asked"].values())
+    console.print(
+        f"{run.path} is done: {record['examples']:,} examples of {record['items_read']:,} items; "
+        f"{record['answers_not_kept']:,} answers not kept, {failed:,} requests failed, {not_asked:,} items not asked",
+        highlight=False,
+    )
+    for name in ("strategies", "verdicts"):
+        shown = ", ".join(f"{key} {count:,}" for key, count in record[name].items())
+        console.print(f"  {name}: {shown}", highlight=False)
+    spending = record["spending"]
+    usd = f"{spending['usd']:.4f} USD" if spending["price_known"] else "price unknown"
+    console.print(f"  spent: {spending['requests']:,} requests, {spending['tokens']:,} tokens, {usd}", highlight=False)
+    console.print(f"train on it: python train.py source=synthesized source.path={run.path}", highlight=False)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM as Ctrl-C; both as Stopped."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("stopped; all answers are in the cache, the same command goes on from there") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

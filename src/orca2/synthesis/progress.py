@@ -1,0 +1,99 @@
+"""The progress line of a synthesis: done, verified, failed, spent, left.
+
+    1,204/2,000  right 1,101 of 1,190  failed 14  spent 3.1210 USD  left 0:02:10  96 calls at a time
+
+On a terminal it is one live line; elsewhere (a log file, a notebook, CI) it is a plain line now and then.
+"""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from orca2.synthesis.asking import Asking
+from orca2.synthesis.rows import Answered
+
+REDRAW_SECONDS = 0.25
+PLAIN_SECONDS = 15.0
+"""Pause between two lines off a terminal; ours."""
+
+
+class ProgressLine:
+    """Counts results and draws them. Use as a context manager.
+
+    `total`: rows of the tasks, None where nobody knows; `counts["not_asked"]`: those that are left out so far.
+    """
+
+    def __init__(self, console: Console, asking: Asking, total: int | None, counts: Mapping[str, int]) -> None:
+        self._console, self._asking, self._total, self._counts = console, asking, total, counts
+        self._started = self._drawn = time.monotonic()
+        self.answered = self.kept = self.right = self.judged = self.failed = 0
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def add(self, answered: Answered) -> None:
+        """Count one item, and draw if it is time."""
+        self.answered += 1
+        self.failed += answered.kept is None and bool(answered.failures)
+        self.kept += answered.kept is not None
+        verdict = answered.kept.verdict if answered.kept is not None else None
+        self.right += verdict == "right"
+        self.judged += verdict in ("right", "wrong")
+        now = time.monotonic()
+        if now - self._drawn >= (REDRAW_SECONDS if self._live is not None else PLAIN_SECONDS):
+            self._drawn = now
+            self._draw()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self.done:
+            self._console.print(self.line, highlight=False)
+
+    @property
+    def done(self) -> int:
+        """Rows settled."""
+        return self.answered + self._counts["not_asked"]
+
+    @property
+    def line(self) -> str:
+        """The figures as one line."""
+        total = f"/{self._total:,}" if self._total is not None else ""
+        spending = self._asking.spending
+        spent = f"  spent {spending.usd:.4f} USD, {spending.tokens:,} tokens" if spending.requests else ""
+        calls = f"  {self._asking.concurrency} calls at a time" if spending.requests else ""
+        return (
+            f"{self.done:,}{total} items  kept {self.kept:,}  right {self.right:,} of {self.judged:,} judged  "
+            f"failed {self.failed:,}{spent}  {self._time}{calls}"
+        )
+
+    @property
+    def _time(self) -> str:
+        seconds = time.monotonic() - self._started
+        if self._total is None or not self.done or self.done >= self._total:
+            return f"{_clock(seconds)} passed"
+        # Replayed answers come at once: a rate that counted them would promise too much.
+        fresh = self.done - min(self._asking.tally.replayed, self.done - 1)
+        return f"left {_clock(seconds * (self._total - self.done) / fresh)}"
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.update(Text(self.line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            self._console.print(self.line, highlight=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

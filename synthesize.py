@@ -1,0 +1,37 @@
+"""Make a data set: `python synthesize.py tasks=procedural strategy=mixed teacher=rule size=20000`; `--help` lists
+the rest.
+
+The same command again goes on where it was stopped or killed, pays for no answer twice, and says so when it is done.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orca2.runs import RunDirectory
+from orca2.settings import build_all, job_overrides, run_main, storable
+from orca2.synthesis.cache import Cache
+from orca2.synthesis.job import OPERATIONAL, SynthesisJob
+from orca2.synthesis.pipeline import Stopped, pre_flight, synthesize
+
+
+def main(cfg: Any) -> None:
+    """Make the data set, or what is left of it, or only estimate it."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    job = SynthesisJob(**build_all(cfg, leave_out=("out_dir",)))
+    if job.estimate:
+        with Cache(job.cache if Path(job.cache).exists() else ":memory:") as cache:
+            pre_flight(job, cache, console)
+        return
+    run = RunDirectory(Path(cfg.out_dir), key="out_dir", operational=OPERATIONAL)
+    try:
+        synthesize(job, run, storable(cfg), job_overrides(), console)
+    except Stopped as stop:
+        console.print(str(stop), highlight=False)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    run_main("synthesize", main)
