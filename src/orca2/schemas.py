@@ -100,7 +100,22 @@ class SynthesizeConfig:
     estimate: bool = MISSING
 
 
-SCHEMAS = {"train": TrainConfig, "show": ShowConfig, "synthesize": SynthesizeConfig, "evaluate": EvaluateConfig}
+@dataclass
+class ReportConfig:
+    """Keys of `conf/report.yaml`."""
+
+    out_dir: str | None = MISSING
+    runs: Any = MISSING  # a typed mapping could not be given on the command line where the YAML says null
+    samples_each: int = _at_least(1)
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "show": ShowConfig,
+    "synthesize": SynthesizeConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+}
 """Root file to its schema; `conf/<root>.yaml` starts its defaults list with `<root>_schema`."""
 
 

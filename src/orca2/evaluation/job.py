@@ -3,6 +3,7 @@
     student found, rows read, folder opened -> weights loaded -> asked -> merged, summed up
 
     <out_dir>/  config.yaml  manifest.json  samples.jsonl  rejected.jsonl  results.json  DONE
+                report.md  report.html  report.json  report.svg
                 shards/<rank>.jsonl    while it runs: what each process has answered
 
 What a configuration or the data can get wrong is found before weights load. The same job again goes on where it
@@ -24,6 +25,8 @@ from orca2.evaluation.messages import SystemMessages
 from orca2.evaluation.plan import Plan, make_plan
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.ranks import Rank, other_processes, rank_of, wait_until
+from orca2.evaluation.report.load import load_run, run_name
+from orca2.evaluation.report.write import HTML, MARKDOWN, write_report
 from orca2.evaluation.results import flat_results, result_rows
 from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, merge, stored_records
 from orca2.generation import BackendSpec, StudentFiles
@@ -116,7 +119,8 @@ def run_evaluation(
         results: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
         flat = {key: value for key, value in results.items() if isinstance(value, (int, float))}
         console.print(result_table(flat))
-        console.print(f"results   {run.results}\nsamples   {run.path / SAMPLES}", highlight=False)
+        console.print(f"results   {run.results}\nreport    {run.path / MARKDOWN}", highlight=False)
+        console.print(f"samples   {run.path / SAMPLES}\n          {run.path / HTML}", highlight=False)
         return flat
 
 
@@ -162,6 +166,7 @@ def _finish(plan: Plan, messages: Mapping[str, str], identity: Mapping[str, str]
         marker.unlink()
     records = merge(expand(plan, messages, identity), run.path)
     atomic_write_json(run.results, {**flat_results(records, plan), "samples": SAMPLES})
+    write_report([load_run(run_name(run.path), run.path)], run.path)
     run.mark_done()
 
 

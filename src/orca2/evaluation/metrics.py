@@ -8,9 +8,10 @@ import re
 import string
 from collections.abc import Sequence
 from decimal import Decimal
-from random import Random
 from statistics import NormalDist
 from typing import NamedTuple
+
+import numpy as np
 
 from orca2.errors import ConfigError
 
@@ -152,8 +153,10 @@ def bleu(predicted: str, references: Sequence[str]) -> float:
 # Means and differences ------------------------------------------------------------------------------------
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """A share with Wilson's score interval, right also near 0 and 1 (Wilson 1927).
+
+    `successes` is whole, or the sum of samples' means over repeated judgements.
 
     Raises:
         ConfigError: `n` is not positive, or `successes` is not between 0 and `n`.
@@ -180,6 +183,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
+_BLOCK = 200
+"""Draws at a time."""
+
+
 def paired_bootstrap(
     first: Sequence[float],
     second: Sequence[float],
@@ -194,9 +201,11 @@ def paired_bootstrap(
     """
     if len(first) != len(second) or not first:
         raise ConfigError(f"a paired difference needs as many scores on both sides, not {len(first)} and {len(second)}")
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    n, rng = len(differences), Random(seed)
-    means = sorted(math.fsum(rng.choices(differences, k=n)) / n for _ in range(draws))
+    differences, n = np.subtract(second, first), len(first)
+    rng = np.random.default_rng(seed)
+    # In blocks, to bound memory.
+    blocks = (rng.integers(n, size=(min(_BLOCK, draws - done), n)) for done in range(0, draws, _BLOCK))
+    means = np.sort(np.concatenate([differences[block].mean(axis=1) for block in blocks]))
     outside = (1 - confidence) / 2
     low, high = means[int(outside * draws)], means[min(draws - 1, int((1 - outside) * draws))]
-    return Interval(math.fsum(differences) / n, low, high)
+    return Interval(math.fsum(differences) / n, float(low), float(high))

@@ -142,7 +142,7 @@ class TemplateRenderer:
         contents = [
             message["content"].strip() if self._trims[message["role"]] else message["content"] for message in messages
         ]
-        pieces: list[Any] = [""]
+        pieces: list[Any] = [""]  # texts and control tokens by turns
         # Markup and contents by turns: `split` gives the number of a content at every odd place.
         for place, part in enumerate(_PLACE.split(self._written(messages, generate))):
             if place % 2:

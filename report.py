@@ -1,0 +1,37 @@
+"""Report evaluations: `python report.py out_dir=runs/mine/evaluations/reasoning`, or several side by side with
+`python report.py 'runs={base: <folder>, ours: <folder>}' out_dir=reports/base-and-ours`.
+
+Writes report.md, report.html with the samples to read, report.json and report.svg; asks no model.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orca2.evaluation.report.load import load_runs
+from orca2.evaluation.report.write import HTML, MARKDOWN, write_report
+from orca2.settings import build_all, run_main
+
+
+def report(cfg: Any) -> None:
+    """Read the evaluations, write the report, and say where it is."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    settings = build_all(cfg)
+    runs = load_runs(settings["runs"], settings["out_dir"])
+    folder = Path(settings["out_dir"])
+    summary = write_report(runs, folder, settings["samples_each"])
+    for note in summary.notes:
+        console.print(f"note: {note}", highlight=False)
+    for average in summary.averages:
+        console.print(
+            f"{average.run}, {average.message}, {average.group}: accuracy {average.macro:.2%} macro, "
+            f"{average.micro.value:.2%} micro; format-OK {average.format_ok.value:.2%}; {average.n:,} samples",
+            highlight=False,
+        )
+    console.print(f"read      {folder / MARKDOWN}\nsamples   {folder / HTML}", highlight=False)
+
+
+if __name__ == "__main__":
+    run_main("report", report)

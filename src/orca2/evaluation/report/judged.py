@@ -1,0 +1,87 @@
+"""What the verdicts of a judge amount to: a mean with its interval, and how far the judge's own runs differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from orca2.evaluation.metrics import Interval, paired_bootstrap, wilson
+from orca2.evaluation.report.load import Run
+from orca2.evaluation.verdicts import Verdict
+
+RATES = ("grounding", "safety")
+"""Rubrics whose values are 0 or 1; the mean is a rate of unsupported texts or of defects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The verdicts on one benchmark, or on one of its tasks or turns, under one message."""
+
+    run: str
+    benchmark: str
+    message: str
+    part: str
+    """Empty: all; else a task such as a category of harm, or `turn 2`."""
+    rubric: str
+    judge: str
+    n: int
+    """Answers with at least one verdict."""
+    value: Interval
+    """Mean over answers, each the mean over the judge's runs: Wilson's interval for rates, else the bootstrap's."""
+    judge_runs: tuple[float, ...]
+    """The mean of each run of the judge."""
+    missing: int
+    """Verdicts that are not there: unparsable, refused, too long, ...; they count neither way."""
+
+    @property
+    def spread(self) -> float:
+        """Largest less smallest of the judge's runs; 0 where there is one."""
+        return max(self.judge_runs) - min(self.judge_runs)
+
+
+def judged_of(run: Run) -> list[Judged]:
+    """Per benchmark, message and rubric: all verdicts, then each task and each turn where there are several."""
+    cells: dict[tuple[str, str, str, str], list[Verdict]] = {}
+    known = {record.key for record in run.records}
+    for verdict in run.verdicts:
+        if verdict.key in known:  # a verdict on an answer that was asked anew says nothing
+            cells.setdefault((verdict.benchmark, verdict.message, verdict.rubric, verdict.judge), []).append(verdict)
+    found = []
+    for verdicts in cells.values():
+        found += _judged(run.name, verdicts, "")
+        for key in ("turn", "task"):
+            parts: dict[str, list[Verdict]] = {}
+            for verdict in verdicts:
+                part = f"turn {verdict.turn + 1}" if key == "turn" else verdict.task
+                parts.setdefault(part, []).append(verdict)
+            for part, own in parts.items() if len(parts) > 1 else ():
+                found += _judged(run.name, own, part)
+    return found
+
+
+def _judged(run: str, verdicts: Sequence[Verdict], part: str) -> list[Judged]:
+    by_answer: dict[tuple[str, int], list[float]] = {}
+    by_run: dict[int, list[float]] = {}
+    for verdict in verdicts:
+        if verdict.value is not None:
+            by_answer.setdefault((verdict.key, verdict.turn), []).append(verdict.value)
+            by_run.setdefault(verdict.judge_run, []).append(verdict.value)
+    if not by_answer:
+        return []
+    first = verdicts[0]
+    means = [fsum(values) / len(values) for values in by_answer.values()]
+    rate = first.rubric in RATES
+    value = wilson(fsum(means), len(means)) if rate else paired_bootstrap([0.0] * len(means), means)
+    return [
+        Judged(
+            run=run,
+            benchmark=first.benchmark,
+            message=first.message,
+            part=part,
+            rubric=first.rubric,
+            judge=first.judge,
+            n=len(means),
+            value=value,
+            judge_runs=tuple(fsum(values) / len(values) for _, values in sorted(by_run.items())),
+            missing=sum(verdict.value is None for verdict in verdicts),
+        )
+    ]

@@ -1,0 +1,32 @@
+"""Writes a report's four files."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from orca2.evaluation.report.chart import bar_chart
+from orca2.evaluation.report.load import Run
+from orca2.evaluation.report.markdown import markdown
+from orca2.evaluation.report.page import page
+from orca2.evaluation.report.summary import Summary, summarise
+from orca2.evaluation.report.tables import all_tables
+from orca2.runs import atomic_write_json, atomic_write_text
+
+MARKDOWN, HTML, JSON, SVG = "report.md", "report.html", "report.json", "report.svg"
+SAMPLES_EACH = 200
+"""Samples of each benchmark, message and run on the page; ours: the six of Table 1 under two messages make a page
+of a few megabytes."""
+
+
+def write_report(runs: Sequence[Run], folder: Path, samples_each: int = SAMPLES_EACH) -> Summary:
+    """Write `report.md`, `report.html`, `report.json` and `report.svg` to `folder`; returns what they say."""
+    summary = summarise(runs)
+    tables = all_tables(summary, runs)
+    title = "Evaluation of " + ", ".join(run.name for run in runs)
+    chart = bar_chart(summary.scores, len(runs) > 1)
+    if chart:
+        atomic_write_text(folder / SVG, chart)
+    atomic_write_text(folder / MARKDOWN, markdown(title, summary.notes, tables, SVG if chart else None))
+    atomic_write_text(folder / HTML, page(title, summary.notes, tables, chart, runs, samples_each))
+    atomic_write_json(folder / JSON, asdict(summary))
+    return summary
