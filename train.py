@@ -4,14 +4,13 @@ The same command again resumes a run that was stopped or killed, and says so whe
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from lightning_modules.job import Interrupted, TrainingJob, run_job
+from lightning_modules.job import Interrupted, TrainingJob, open_and_run
 from lightning_modules.quiet import quiet_libraries
+from orca2.launch import STOPPED, reporting, start_ranks
+from orca2.ranks import is_first, joined
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
 
@@ -19,23 +18,27 @@ from orca2.settings import build_all, job_overrides, run_main, storable
 def train(cfg: Any) -> float | None:
     """Run one job, or what is left of it; returns the mean held-out accuracy, which a sweep can compare."""
     quiet_libraries()
-    console = Console(width=None if sys.stdout.isatty() else 140)
     run = RunDirectory(Path(cfg.run_dir))
-    job = TrainingJob(**build_all(cfg, leave_out=("run_dir",)))
-    config = storable(cfg)
-    with run.locked():
-        if run.open_or_resume(config, job_overrides()) == "done":
-            console.print(f"{run.path} is done; its results:", highlight=False)
-            console.print_json(run.results.read_text(encoding="utf-8"))
+    with reporting():
+        job = TrainingJob(**build_all(cfg, leave_out=("run_dir",)))
+        if job.trainer.starts_ranks and not run.is_done:
+            start_ranks(__file__, job_overrides(), job.trainer.world)
             metrics = json.loads(run.results.read_text(encoding="utf-8"))
         else:
-            try:
-                metrics = run_job(job, run, config, console)
-            except Interrupted as stop:
-                console.print(str(stop), highlight=False)
-                raise SystemExit(130) from None
+            metrics = train_here(job, run, cfg)
     accuracy: float | None = metrics.get("held_out/cautious/accuracy")
     return accuracy
+
+
+def train_here(job: TrainingJob, run: RunDirectory, cfg: Any) -> dict[str, Any]:
+    """Run the job in this process, one rank of those that were launched."""
+    with joined(job.trainer.device.type):
+        try:
+            return open_and_run(job, run, storable(cfg), job_overrides())
+        except Interrupted as stop:
+            if is_first():
+                print(stop)
+            raise SystemExit(STOPPED) from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Metric names, also the columns of `metrics.csv`:
     train/gradient_norm           of the last step, before clipping
     train/useful_tokens_per_s     real tokens; also label_tokens_per_s and padding_tokens_per_s
     train/pack_utilisation        useful / (useful + padding) tokens
-    train/memory_gib              peak so far: of the device, or resident memory of the process on a CPU
+    train/memory_gib              peak so far, the largest of all ranks: of the device, or resident memory on a CPU
     data/examples_seen            examples trained on since the start of the stage
     data/epoch                    passes over the source, as a fraction
     loss/source/<name>, loss/strategy/<name>     mean over the label tokens of that group
@@ -23,9 +23,9 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed
 
 from lightning_modules.student import StepReport, StudentModule
+from orca2.ranks import everyone
 
 
 class Accounts(L.Callback):
@@ -56,7 +56,7 @@ class Accounts(L.Callback):
         self._log(trainer, module)
 
     def _log(self, trainer: L.Trainer, module: StudentModule) -> None:
-        windows = _of_all_ranks(self._window)
+        windows = everyone(self._window)
         if not any(windows):
             return
         seconds = time.perf_counter() - self._started
@@ -64,11 +64,11 @@ class Accounts(L.Callback):
         self.examples_seen += sum(report.examples for window in windows for report in window)
         self.latest = {
             **_window_metrics(windows, seconds),
-            "train/memory_gib": _peak_memory_gib(module.device),
+            "train/memory_gib": max(everyone(_peak_memory_gib(module.device))),
             "data/examples_seen": self.examples_seen,
             "data/epoch": module.progress * self.epochs,
         }
-        for logger in trainer.loggers:
+        for logger in trainer.loggers:  # none but on the first rank
             logger.log_metrics(self.latest, step=windows[0][-1].step + 1)
 
     # The window is part of the state: after a resume the first log point covers the same steps.
@@ -115,14 +115,6 @@ def _group_losses(reports: list[dict[str, tuple[float, int]]]) -> dict[str, floa
             total[0] += loss
             total[1] += count
     return {f"loss/{name}": loss / count for name, (loss, count) in sorted(sums.items()) if count}
-
-
-def _of_all_ranks(window: list[StepReport]) -> list[list[StepReport]]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [window]
-    windows: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(windows, window)
-    return windows
 
 
 def _peak_memory_gib(device: torch.device) -> float:

@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from orca2.data.report import DataReport
 from orca2.display import loss_curve, score_table
 from orca2.erasing import Erasing
 from orca2.evaluation.held_out import Answered, HeldOutSpec, Score, answer_questions, flat_metrics, summarise
 from orca2.generation.hf import HFGenerator
-from orca2.modelling.export import export_student, verify_export
+from orca2.modelling.export import export_student, verify_export, verify_weights
+from orca2.modelling.sharding import full_weights, gathered, is_sharded
 from orca2.modelling.student import StudentForLoss
+from orca2.ranks import everyone, from_first, here, is_first
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory, atomic_write_json, atomic_write_text
@@ -27,15 +29,23 @@ def export(
     run: RunDirectory,
     console: Console,
 ) -> None:
-    """Write `student/` in the Hugging Face format, load it again, and compare logits. Raises ModelError."""
+    """Write `student/` in the Hugging Face format, load it again, and compare. Raises ModelError.
+
+    Every rank calls it; the first one writes. Sharded weights are gathered on it, tensor by tensor.
+    """
     prompt = {"renderer": renderer.identity, "erasing": erasing.name, "system": erasing.inference}
-    export_student(student.model, tokenizer, run.student, prompt)
-    probe = renderer.prompt(erasing.inference, "What is 12 + 34?")
-    difference = verify_export(run.student, student.model, probe)
-    console.print(
-        f"exported to {run.student}: reloaded, largest difference of a logit {difference:.1e}",
-        highlight=False,
-    )
+    weights = full_weights(student.model, keep=is_first()) if is_sharded(student) else None
+
+    def write() -> str:
+        export_student(student.model, tokenizer, run.student, prompt, weights)
+        if weights is not None:
+            verify_weights(run.student, weights)
+            return "every tensor equal"
+        probe = renderer.prompt(erasing.inference, "What is 12 + 34?")
+        return f"largest difference of a logit {verify_export(run.student, student.model, probe):.1e}"
+
+    found = from_first(write)
+    console.print(f"exported to {run.student}: reloaded, {found}", highlight=False)
 
 
 def ask_held_out(
@@ -45,23 +55,31 @@ def ask_held_out(
     held_out: HeldOutSpec,
     max_len: int,
 ) -> dict[str, list[Answered]]:
-    """The answers under each system message, by the message's name."""
+    """The answers under each system message, by the message's name. Every rank asks its share and gets all."""
     generator = HFGenerator(student.model, renderer.pad_id, [renderer.end_id], max_len)
+    ranks = here()
+    own = questions[ranks.rank :: ranks.world]
+    with gathered(student):
+        answers = {
+            name: answer_questions(generator, renderer, own, erasing.inference, held_out.max_new_tokens)
+            for name, erasing in held_out.messages.items()
+        }
+    shares = everyone(answers)
     return {
-        name: answer_questions(generator, renderer, questions, erasing.inference, held_out.max_new_tokens)
-        for name, erasing in held_out.messages.items()
+        name: [shares[number % ranks.world][name][number // ranks.world] for number in range(len(questions))]
+        for name in answers
     }
 
 
 def write_results(
     run: RunDirectory,
     answers: Mapping[str, Sequence[Answered]],
-    report: DataReport,
+    counts: Mapping[str, Any],
     loggers: Sequence[Logger],
 ) -> dict[str, float]:
-    """`answers.jsonl` and `results.json`; the metrics also go to the loggers."""
+    """`answers.jsonl` and `results.json`; the metrics also go to the loggers. `counts`: the data report, all ranks."""
     scores = {message: summarise(answered) for message, answered in answers.items()}
-    metrics = flat_metrics(scores) | {f"data/{name}": value for name, value in report.summary().items()}
+    metrics = flat_metrics(scores) | {f"data/{name}": value for name, value in counts.items()}
     samples = run.path / "answers.jsonl"
     lines = [
         json.dumps({"message": message, **answer.as_json()}, ensure_ascii=False)
@@ -77,10 +95,9 @@ def write_results(
 
 
 def show_results(
-    run: RunDirectory, answers: Mapping[str, Sequence[Answered]], report: DataReport, console: Console
+    run: RunDirectory, answers: Mapping[str, Sequence[Answered]], counts: Mapping[str, Any], console: Console
 ) -> None:
     """The data report, the table of scores, the loss curve, and where the student lies."""
-    counts = report.summary()
     console.print(
         "rows {rows:,}: {kept:,} kept, {broken:,} broken, {too_long:,} too long, {left_out:,} left out; packs "
         "{utilisation:.2%} full; {useful_tokens:,} useful tokens, {label_tokens:,} with loss".format(**counts),

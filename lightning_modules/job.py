@@ -7,7 +7,10 @@ what a model can get wrong before the first step. Running the same job again res
 """
 
 import hashlib
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,7 +30,9 @@ from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
 from lightning_modules.trainer import TrainerSpec
+from orca2.data.loader import StepShape
 from orca2.data.packing import PackingSpec
+from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.source import MapSource, Source
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
@@ -37,9 +42,11 @@ from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, model_config
 from orca2.modelling.selftest import check_student
+from orca2.modelling.sharding import build_mesh, is_sharded, shard
 from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student import StudentForLoss
 from orca2.optimization import OptimizerSpec
+from orca2.ranks import everyone, from_first, here, is_first
 from orca2.records import Example, Question
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
@@ -79,13 +86,36 @@ class TrainingJob:
                 f"packing.length = {self.packing.length} is longer than model.max_len = {self.model.max_len}: "
                 "a single example could fill a pack, and the model has no positions for it"
             )
+        StepShape(
+            packs_per_step=self.packs_per_step,
+            packs_per_micro_batch=self.packs_per_micro_batch,
+            world=self.trainer.world,
+        ).lanes_of_rank(self.packing.lanes)
 
 
 class Interrupted(Exception):
     """The fit was asked to stop; the checkpoint of the last step is written."""
 
 
-def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], console: Console) -> dict[str, float]:
+def open_and_run(
+    job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Run the job in its directory, or what is left of it, and return the metrics of `results.json`.
+
+    Every rank calls it inside `ranks.joined`; the first one holds the lock, writes and prints.
+    """
+    console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(run.locked()))
+        if from_first(lambda: run.open_or_resume(config, overrides)) == "done":
+            text = run.results.read_text(encoding="utf-8")
+            console.print(f"{run.path} is done; its results:", highlight=False)
+            console.print_json(text)
+            return dict(json.loads(text))
+        return run_job(job, run, config, console)
+
+
+def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], console: Console) -> dict[str, Any]:
     """Fit what is not fitted yet, then export and evaluate. Returns the flat metrics of `results.json`.
 
     Raises Interrupted after a clean stop, and the errors of `orca2.errors` for what the user can mend.
@@ -100,16 +130,24 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     questions = held_out_questions(job.source, job.held_out.questions_per_task)
     if not questions:
         console.print(f"source {job.source.name} has no held-out questions: no answers will be scored", highlight=False)
-    loggers = open_loggers(job, run, config)
+    loggers: list[Logger] = []  # of the first rank; the others have none
+    from_first(lambda: loggers.extend(open_loggers(job, run, config)))
     try:
         fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
-        student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
+        if not is_sharded(student):
+            student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
         export(student, tokenizer, renderer, job.erasing, run, console)
         answers = ask_held_out(student, renderer, questions, job.held_out, job.model.max_len)
-        metrics = write_results(run, answers, data.report, loggers)
-        show_results(run, answers, data.report, console)
-        run.mark_done()
-        return metrics
+        counts = summed(everyone(data.report.summary()))
+
+        def finish() -> dict[str, Any]:
+            merge_lists(run.rejected)
+            metrics = write_results(run, answers, counts, loggers)
+            show_results(run, answers, counts, console)
+            run.mark_done()
+            return metrics
+
+        return from_first(finish)
     finally:
         finish_wandb(loggers)
 
@@ -127,13 +165,18 @@ def choose_kernel(job: TrainingJob, tokenizer: PreTrainedTokenizerBase, console:
 def load_student(
     job: TrainingJob, tokenizer: PreTrainedTokenizerBase, kernel: Kernel, console: Console
 ) -> StudentForLoss:
-    """The student on its device, after the self-test. Raises ModelError when packed documents see each other."""
+    """The student on its device, sharded where the trainer says so, after the self-test.
+
+    Raises ModelError when packed documents see each other.
+    """
     model = build_model(job.model, tokenizer, job.seed)
     student = StudentForLoss(
         model, kernel, activation_checkpointing=job.model.activation_checkpointing, compile=job.model.compile
-    ).to(job.trainer.device)
+    ).to(job.trainer.device, job.trainer.master_dtype)
+    if job.trainer.parallelism == "fsdp":
+        shard(student, build_mesh(job.trainer.device.type, job.trainer.shards), job.trainer.compute_dtype)
     if job.packing.isolate:
-        with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled="bf16" in job.trainer.resolved_precision):
+        with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled=job.trainer.autocasts):
             head = check_student(student)
         console.print(f"self-test passed: packed examples are isolated, loss head is {head}", highlight=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -154,9 +197,11 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
         packs_per_micro_batch=job.packs_per_micro_batch,
         workers=job.workers,
         seed=job.seed,
-        rejected_path=run.rejected,
+        rejected_path=list_of_rank(run.rejected, here().rank),
     )
-    data.prepare_data()
+    if here().local_rank == 0:  # one process on each machine
+        data.prepare_data()
+    everyone(None)
     data.setup("fit")
     if data.total_rows is None:
         raise ConfigError(

@@ -6,13 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
 
 from lightning_modules.student import StudentModule
 from orca2.evaluation.held_out import Answered, answer_questions
 from orca2.generation.hf import HFGenerator
+from orca2.modelling.sharding import is_sharded, root_gathered
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
+
+
+class LockstepGenerator(HFGenerator):
+    """Ranks that generate together: all go on with the first one's tokens, whatever rounding would choose."""
+
+    def _next(self, *args: Any) -> Tensor:
+        next_B = super()._next(*args)
+        torch.distributed.broadcast(next_B, src=0)
+        return next_B
 
 
 class SampleAnswers(L.Callback):
@@ -40,10 +52,14 @@ class SampleAnswers(L.Callback):
         assert isinstance(module, StudentModule)
         if not self.questions or module.report is None or trainer.global_step % self.every_steps:
             return
-        generator = HFGenerator(module.student.model, self.renderer.pad_id, [self.renderer.end_id], self.max_len)
-        answers = answer_questions(generator, self.renderer, self.questions, self.system, self.max_new_tokens)
-        if trainer.is_global_zero:
-            self._write(trainer, answers)
+        # Sharded layers are gathered for every token, so the ranks must all generate the same.
+        kind = LockstepGenerator if is_sharded(module.student) else HFGenerator
+        generator = kind(module.student.model, self.renderer.pad_id, [self.renderer.end_id], self.max_len)
+        if trainer.is_global_zero or is_sharded(module.student):
+            with root_gathered(module.student):
+                answers = answer_questions(generator, self.renderer, self.questions, self.system, self.max_new_tokens)
+            if trainer.is_global_zero:
+                self._write(trainer, answers)
 
     def _write(self, trainer: L.Trainer, answers: Sequence[Answered]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -59,6 +59,9 @@ class StudentModule(L.LightningModule):
         """Share of the stage that is settled, from 0 to 1."""
         return self.rows_settled / self.total_rows
 
+    def configure_model(self) -> None:
+        """Nothing: the student comes sharded, so that its self-test could run. Lightning's strategy wants the hook."""
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.spec, self.student)
 

@@ -23,3 +23,7 @@ class CheckpointError(Orca2Error):
 
 class TrainingError(Orca2Error):
     """Training cannot go on, such as after a loss that is not finite."""
+
+
+class RankError(Orca2Error):
+    """One of the processes of a run failed; its own message is inside."""

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from orca2.errors import ConfigError
 
@@ -85,10 +86,13 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.AdamW:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale the gradients to an L2 norm of at most `max_norm`; returns the norm before scaling.
 
+    Of sharded gradients it is the norm of the whole, the same on every rank: a collective call.
     A norm that is not finite leaves the gradients as they are: the caller must stop, not step.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
+    if isinstance(norm, DTensor):  # still a partial sum: its own `float` would be that of this rank's shard
+        norm = norm.full_tensor()
     if torch.isfinite(norm) and math.isfinite(max_norm):
         torch.nn.utils.clip_grads_with_norm_(with_gradient, max_norm, norm)
     return float(norm)

@@ -41,7 +41,7 @@ class StepShape:
     packs_per_step: int
     """Packs of one optimizer step, over all ranks."""
     packs_per_micro_batch: int
-    """Packs of one forward pass on one rank."""
+    """Most packs of one forward pass on one rank; fewer where a rank's share of a step asks for it."""
     world: int = 1
     rank: int = 0
 
@@ -51,13 +51,17 @@ class StepShape:
                 f"packs_per_step={self.packs_per_step} and "
                 f"packs_per_micro_batch={self.packs_per_micro_batch} must be 1 or more"
             )
-        unit = self.world * self.packs_per_micro_batch
-        if self.packs_per_step % unit:
+        if self.packs_per_step % self.world:
             raise ConfigError(
-                f"packs_per_step={self.packs_per_step} cannot be dealt out to {self.world} ranks in "
-                f"micro-batches of {self.packs_per_micro_batch} packs; use a multiple of {unit}, such as "
-                f"{math.ceil(self.packs_per_step / unit) * unit}"
+                f"packs_per_step={self.packs_per_step} cannot be dealt out to {self.world} ranks; use a multiple of "
+                f"{self.world}, such as {math.ceil(self.packs_per_step / self.world) * self.world}"
             )
+
+    @property
+    def micro_batch(self) -> int:
+        """Packs of one forward pass: the largest share of the rank's packs that is allowed and even."""
+        own = self.packs_per_step // self.world
+        return max(size for size in range(1, min(own, self.packs_per_micro_batch) + 1) if own % size == 0)
 
     def lanes_of_rank(self, lanes: int) -> list[int]:
         """The lanes that this rank has packs of. Raises ConfigError where lanes do not divide a step."""
@@ -178,7 +182,7 @@ class StepLoader:
                     states[number] = pack.state
             states.setdefault(number, lane.state)  # ran dry before this step
         own = {j // self.shape.world: pack for j, pack in slots.items() if j % self.shape.world == self.shape.rank}
-        size = self.shape.packs_per_micro_batch
+        size = self.shape.micro_batch
         count = self.shape.packs_per_step // (self.shape.world * size)
         if self._sees_all(lanes):
             last = max((j for j, pack in slots.items() if pack.examples), default=0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orca2.records import Rejected, StepBatch
+from orca2.runs import atomic_write_text
 
 MAX_LISTED = 100_000
 """Rows in the list. A longer one helps nobody; at this length the memory stays below 10 MB."""
@@ -95,6 +96,29 @@ class DataReport:
         self.rejected = Counter()
         for state in states:
             self.rejected.update({kind: state[kind] for kind in ("broken", "too_long", "left_out")})
+
+
+def summed(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One summary from those of all ranks."""
+    total = DataReport()
+    total.load_states(summaries)
+    return total.summary()
+
+
+def list_of_rank(path: Path, rank: int) -> Path:
+    """Where a rank lists its rejected rows; the first writes the run's own list."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
+
+
+def merge_lists(path: Path) -> None:
+    """Move what the other ranks listed to the list at `path`, each row once."""
+    lists = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+    lines = [line for each in (path, *lists) for line in _whole_lines(each)]
+    rows = {(row["source"], row["row"]): line for line in lines for row in [json.loads(line)]}
+    if lists:
+        atomic_write_text(path, "".join(rows.values()))
+    for each in lists:
+        each.unlink()
 
 
 def _line(row: Rejected) -> str:

@@ -65,16 +65,7 @@ def verify_export(folder: Path, model: PreTrainedModel, ids: Sequence[int]) -> f
     Raises `ModelError` where it cannot be loaded, its tokenizer has more entries than it has rows, or it
     differs.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except READ_ERRORS as error:
-        raise ModelError(f"the exported student {folder} cannot be loaded again: {error}") from error
-    rows = embedding_rows(loaded)
-    if len(tokenizer) > rows:
-        raise ModelError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model only {rows} rows")
+    loaded = _loaded(folder)
     ids_BT = torch.tensor([list(ids)], device=model.device)
     training = model.training
     with torch.no_grad(), standard_attention(model):
@@ -85,6 +76,34 @@ def verify_export(folder: Path, model: PreTrainedModel, ids: Sequence[int]) -> f
     if not difference <= LARGEST_DIFFERENCE:
         raise ModelError(f"{folder}: its logits differ from the model in memory by {difference:.2g}")
     return difference
+
+
+def verify_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Load `folder` as any program would and compare every tensor with `weights`, bit for bit.
+
+    For a model that is sharded, and so has no logits of its own on one rank. Raises as `verify_export`.
+    """
+    loaded = dict(_loaded(folder).named_parameters())
+    for name, weight in weights.items():
+        if name in loaded and not torch.equal(loaded.pop(name), weight):
+            raise ModelError(f"{folder}: {name} differs from the model in memory")
+    if loaded:
+        raise ModelError(f"{folder}: {len(loaded)} tensors are not those of the model in memory, such as {min(loaded)}")
+
+
+def _loaded(folder: Path) -> PreTrainedModel:
+    """The exported model in fp32 on the CPU."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except READ_ERRORS as error:
+        raise ModelError(f"the exported student {folder} cannot be loaded again: {error}") from error
+    rows = embedding_rows(loaded)
+    if len(tokenizer) > rows:
+        raise ModelError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model only {rows} rows")
+    return loaded
 
 
 def _require_replaceable(folder: Path) -> None:

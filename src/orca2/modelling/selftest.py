@@ -120,7 +120,8 @@ def _difference(got: Tensor, wanted: Tensor) -> float:
 
 def _is_half(student: StudentForLoss) -> bool:
     parameter = next(student.parameters())
-    return parameter.dtype in HALF or torch.is_autocast_enabled(parameter.device.type)
+    dtype = student.compute_dtype or parameter.dtype
+    return dtype in HALF or torch.is_autocast_enabled(parameter.device.type)
 
 
 def _remedy(student: StudentForLoss) -> str:

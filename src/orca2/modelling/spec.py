@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from orca2.errors import ConfigError
+from orca2.modelling.recompute import ActivationCheckpointing
 
 AttentionRequest = Literal["auto", "flash", "varlen", "sdpa", "eager"]
 
@@ -38,8 +39,8 @@ class ModelSpec:
     tokenizer_vocabulary: int | None = None
     """Most entries of the embedded tokenizer; only for it."""
     attention: AttentionRequest = "auto"
-    activation_checkpointing: bool = False
-    """Recompute each layer in the backward pass: about a third more compute for far less memory."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """What the backward pass computes again to save memory; see `modelling.recompute`."""
     compile: bool = False
     """`torch.compile` of the decoder trunk; only with flash or varlen attention."""
 
@@ -50,6 +51,9 @@ class ModelSpec:
             self._refuse("max_len", self.max_len, "at least 2 tokens")
         if self.attention not in get_args(AttentionRequest):
             self._refuse("attention", self.attention, f"one of {', '.join(get_args(AttentionRequest))}")
+        if self.activation_checkpointing not in get_args(ActivationCheckpointing):
+            allowed = f"one of {', '.join(get_args(ActivationCheckpointing))}"
+            self._refuse("activation_checkpointing", self.activation_checkpointing, allowed)
 
     def _check_origin(self) -> None:
         if (self.weights is None) == (self.architecture is None):

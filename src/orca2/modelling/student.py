@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from orca2.errors import ModelError
 from orca2.modelling.attention import FUSED, Kernel, lay_out, use_document_attention
 from orca2.modelling.loss import label_losses
+from orca2.modelling.recompute import ActivationCheckpointing, recompute_activations
 
 Head = Literal["chunked", "own"]
 
@@ -33,24 +34,19 @@ class StudentForLoss(nn.Module):
         self,
         model: PreTrainedModel,
         kernel: Kernel,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: ActivationCheckpointing = "none",
         compile: bool = False,
     ) -> None:
-        """Raises `ModelError` where the model cannot keep documents apart or recompute activations."""
+        """Raises `ModelError` where the model cannot keep documents apart or has no layers to recompute."""
         super().__init__()
         use_document_attention(model)
         self.model = model
         self.kernel: Kernel = kernel
+        self.compute_dtype: torch.dtype | None = None
+        """What weights are gathered in, where they are sharded; else None."""
         self.head: Head = "chunked" if _has_plain_head(model) else "own"
-        if activation_checkpointing:
-            if not model.supports_gradient_checkpointing:
-                raise ModelError(
-                    f"{type(model).__name__} cannot recompute activations; set activation_checkpointing=false"
-                )
-            # The reentrant kind loses keyword arguments and breaks DDP with unused inputs.
-            # transformers 5.23 deprecated the old name; both take the same first argument.
-            old, new = "gradient_checkpointing_enable", "activation_checkpointing_enable"
-            getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
+        if activation_checkpointing != "none":
+            recompute_activations(decoder_layers(model), activation_checkpointing)
         if compile and kernel not in FUSED:
             raise ModelError(
                 f"compile=true does not pay with attention={kernel}: the loop over documents would be "
@@ -96,7 +92,7 @@ def _trunk(model: PreTrainedModel, inputs: dict[str, object]) -> Tensor:
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The repeated blocks of the model, in order: the units to shard.
+    """The repeated blocks of the model, in order: the units to shard and to recompute.
 
     Raises `ModelError` for a family that does not name its blocks.
     """
@@ -104,6 +100,7 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
         raise ModelError(
-            f"{type(model).__name__} does not name its layers (_no_split_modules), so it cannot be sharded"
+            f"{type(model).__name__} does not name its layers (_no_split_modules): use trainer=ddp or one_gpu, and "
+            "activation_checkpointing=none"
         )
     return layers

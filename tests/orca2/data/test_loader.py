@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orca2.data.loader import merge_states, rows_settled
+from orca2.data.loader import StepShape, merge_states, rows_settled
 from orca2.errors import CheckpointError, ConfigError
 
 WORLDS = (1, 2, 4)
@@ -193,7 +193,6 @@ def test_missing_lane_is_named(make_loader, random_lengths):
     ("changes", "message"),
     [
         ({"packs_per_step": 6, "world": 4}, r"multiple of 4, such as 8"),
-        ({"packs_per_step": 4, "packs_per_micro_batch": 3}, r"multiple of 3, such as 6"),
         ({"packs_per_step": 6, "lanes": 4}, r"set lanes to a divisor, such as 2"),
         ({"packs_per_step": 0}, "must be 1 or more"),
     ],
@@ -202,6 +201,12 @@ def test_uneven_steps_are_refused_with_a_remedy(make_loader, lengths_source, cha
     """Ranks with different numbers of packs would wait for each other for ever."""
     with pytest.raises(ConfigError, match=message):
         next(iter(make_loader(lengths_source((5,)), **changes)))
+
+
+@pytest.mark.parametrize(("asked", "world", "taken"), [(3, 1, 2), (4, 1, 4), (2, 4, 1), (2, 2, 2)])
+def test_a_micro_batch_is_an_even_share(asked, world, taken):
+    """The same command must run on more ranks, where a step's share of each is smaller than a micro-batch."""
+    assert StepShape(packs_per_step=4, packs_per_micro_batch=asked, world=world).micro_batch == taken
 
 
 def test_an_error_in_a_worker_arrives_as_itself(make_loader, lengths_source):

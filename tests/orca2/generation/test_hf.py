@@ -74,7 +74,7 @@ def test_context_limits_the_answer() -> None:
 def test_training_goes_on_undisturbed() -> None:
     """Fails if evaluation between steps changes mode, attention, gradients or a later loss."""
     model = tiny("llama")
-    student = StudentForLoss(model, "sdpa", activation_checkpointing=True).train()
+    student = StudentForLoss(model, "sdpa", activation_checkpointing="full").train()
     ids, at = torch.arange(2, 12), torch.arange(8)
     positions = torch.cat([torch.arange(6), torch.arange(4)])
 

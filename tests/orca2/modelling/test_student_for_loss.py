@@ -1,13 +1,18 @@
 """The student's loss: documents are isolated, the loss is that of plain cross-entropy, gradients too."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from orca2.errors import ModelError
 from orca2.modelling import loss
 from orca2.modelling.loss import label_losses
+from orca2.modelling.recompute import ActivationCheckpointing
 from orca2.modelling.selftest import check_student
 from orca2.modelling.student import StudentForLoss, decoder_layers
 
@@ -114,16 +119,35 @@ def test_one_document_is_not_isolated_from_itself() -> None:
     assert (losses(student, batch, LENGTHS) - losses(student, batch, (sum(LENGTHS),))).abs().max() > 1e-3
 
 
-def test_activation_checkpointing_changes_nothing() -> None:
-    """Fails if the layout gets lost when a layer is recomputed in the backward pass."""
+@pytest.mark.parametrize(("mode", "products", "activations"), [("none", 1, 1), ("selective", 1, 2), ("full", 2, 2)])
+def test_activation_checkpointing_changes_nothing(
+    mode: ActivationCheckpointing, products: int, activations: int
+) -> None:
+    """Fails if the layout gets lost when a layer is recomputed, or more or less is recomputed than it says."""
     plain, batch = tiny("llama_gqa"), row()
     losses(StudentForLoss(plain, "sdpa"), batch, LENGTHS).sum().backward()
     model = tiny("llama_gqa")
-    student = StudentForLoss(model, "sdpa", activation_checkpointing=True).train()
-    losses(student, batch, LENGTHS).sum().backward()
-    assert model.base_model.layers[0].gradient_checkpointing
+    student = StudentForLoss(model, "sdpa", activation_checkpointing=mode).train()
+    computed = Computed()
+    with computed:
+        losses(student, batch, LENGTHS).sum().backward()
+    layers, attention = len(model.base_model.layers), "aten._scaled_dot_product_flash_attention_for_cpu.default"
+    assert computed.count["aten.silu.default"] == activations * layers
+    assert computed.count[attention] == products * layers * len(LENGTHS)
     for name, gradient in gradients(plain).items():
         torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+class Computed(TorchDispatchMode):
+    """Counts the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[str(func)] += 1
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("head", ["chunked", "own"])
