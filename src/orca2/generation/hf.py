@@ -1,25 +1,35 @@
-"""Greedy batched generation with the Hugging Face model that is in memory, also in the middle of training.
+"""Greedy generation with the Hugging Face model that is in memory, also in the middle of training.
 
-sorted by length, padded left      prefill once, then one token per row and step
-p p a a a | x x x E                finished rows leave the batch, so the last long answers run alone
-b b b b b | x E
+    slots agree with the model's own attention -> continuous batching
+    they do not (caps, sinks, state spaces)    -> one prompt at a time, by transformers' `generate`
+
+Which of the two is found out by trying, once for each generator. The second is also the reference that tests hold
+the first to.
 """
 
+import logging
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers import GenerationConfig, PreTrainedModel
 
 from orca2.errors import ModelError
-from orca2.generation.cache import make_cache
+from orca2.generation.continuous import Finished, Waiting, answer_continuously
 from orca2.generation.protocol import FinishReason, Generation
+from orca2.generation.slots import SlotCache, Step, slot_attention_of
 from orca2.modelling.attention import standard_attention
 
-LIVE_SHARE = 0.75
-"""Finished rows leave a batch when no more than this share is unfinished: leaving copies the cache once."""
+LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""Of a logit between slots and the model's own attention, as a share of the largest logit; rounding is 1e-6."""
+LARGEST_DIFFERENCE_HALF = 0.05
+"""The same for 16-bit weights, whose rounding is near 0.01."""
+
+_PROBES = ((5, 6, 7, 8, 9, 10, 11), (12, 13, 14))
+"""Token ids; any vocabulary has them."""
 
 
 class HFGenerator:
@@ -36,8 +46,8 @@ class HFGenerator:
         max_len: int,
         batch_tokens: int = 8_192,
     ) -> None:
-        """`max_len`: context in tokens. `batch_tokens`: prompts and answers of a batch; bounds the cache.
-        Twice the default took 1.6 times as long for a student of 1M parameters on a busy CPU.
+        """`max_len`: context in tokens. `batch_tokens`: what the cache has room for, prompts and answers together;
+        more is faster until memory ends.
 
         Raises `ModelError` without an end token: every answer would run to the limit.
         """
@@ -53,75 +63,93 @@ class HFGenerator:
         """See `Generator`. A prompt that fills the context gets an empty answer with reason `length`."""
         answers = [Generation([], "length")] * len(prompts)
         rooms = [min(max_new_tokens, self._max_len - len(prompt)) for prompt in prompts]
-        with _inference(self._model):
-            for rows in self._batches(prompts, rooms):
-                batch = self._answer([prompts[row] for row in rows], [rooms[row] for row in rows])
-                for row, answer in zip(rows, batch, strict=True):
-                    answers[row] = answer
+        waiting = [Waiting(i, prompts[i], room) for i, room in enumerate(rooms) if room > 0]
+        for finished in self.stream(waiting):
+            answers[finished.index] = finished.generation
         return answers
 
-    def _batches(self, prompts: Sequence[list[int]], rooms: Sequence[int]) -> Iterator[list[int]]:
-        # Longest first: what does not fit into memory fails at once, not after an hour.
-        order = sorted((i for i, room in enumerate(rooms) if room > 0), key=lambda i: -len(prompts[i]))
-        while order:
-            size = len(prompts[order[0]]) + max(rooms)
-            rows = max(1, self._batch_tokens // size)
-            yield order[:rows]
-            del order[:rows]
+    def stream(self, waiting: Sequence[Waiting]) -> Iterator[Finished]:
+        """Greedy answers, each as soon as it ends."""
+        with _evaluating(self._model):
+            if self.batches:
+                yield from answer_continuously(self._model, waiting, self._end_ids, self._batch_tokens)
+            else:
+                yield from answer_one_by_one(self._model, waiting, self._end_ids, self._pad_id)
 
-    def _answer(self, prompts: list[list[int]], rooms: list[int]) -> list[Generation]:
-        ids_BT, seen_BT = self._padded(prompts)
-        positions_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
-        cache = make_cache(self._model.config, ids_BT.shape[1] + max(rooms))
-        answers: list[list[int]] = [[] for _ in prompts]
-        ended = [False] * len(prompts)
-        batch = list(range(len(prompts)))
-        while True:
-            next_B = self._next(ids_BT, seen_BT, positions_BT, cache)
-            for row, token in zip(batch, next_B.tolist(), strict=True):
-                if not ended[row] and len(answers[row]) < rooms[row]:
-                    ended[row] = token in self._end_ids
-                    if not ended[row]:
-                        answers[row].append(token)
-            live = [i for i, row in enumerate(batch) if not ended[row] and len(answers[row]) < rooms[row]]
-            if not live:
-                reasons: list[FinishReason] = ["stop" if end else "length" for end in ended]
-                return list(map(Generation, answers, reasons))
-            if len(live) <= len(batch) * LIVE_SHARE:
-                batch = [batch[i] for i in live]
-                live_B = torch.tensor(live, device=next_B.device)
-                next_B, seen_BT, positions_BT = next_B[live_B], seen_BT[live_B], positions_BT[live_B]
-                cache.batch_select_indices(live_B)
-            ids_BT = next_B[:, None]
-            positions_BT = positions_BT[:, -1:] + 1
-            seen_BT = torch.cat([seen_BT, seen_BT.new_ones(len(batch), 1)], 1)
+    @cached_property
+    def batches(self) -> bool:
+        """Whether several prompts are answered at once."""
+        with _evaluating(self._model):
+            obstacle = slots_obstacle(self._model)
+        if obstacle:
+            logging.getLogger(__name__).warning("prompts are answered one by one: %s", obstacle)
+        return obstacle is None
 
-    def _next(self, ids_BT: Tensor, seen_BT: Tensor, positions_BT: Tensor, cache: Cache) -> Tensor:
-        logits_B1V: Tensor = self._model(
-            input_ids=ids_BT,
-            attention_mask=seen_BT,
-            position_ids=positions_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        return logits_B1V[:, -1].argmax(-1)
 
-    def _padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        longest = max(map(len, prompts))
-        ids = [[self._pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        seen = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self._model.device
-        return torch.tensor(ids, device=device), torch.tensor(seen, device=device)
+def answer_one_by_one(
+    model: PreTrainedModel, waiting: Sequence[Waiting], end_ids: Collection[int], pad_id: int
+) -> Iterator[Finished]:
+    """The reference: transformers' `generate`, one prompt at a time, with the model's own attention and cache."""
+    with standard_attention(model):
+        for one in waiting:
+            began = time.monotonic()
+            settings = GenerationConfig(
+                do_sample=False,
+                max_new_tokens=one.room,
+                eos_token_id=sorted(end_ids),
+                pad_token_id=pad_id,
+                bos_token_id=None,
+            )
+            ids_1T = torch.tensor([one.prompt], device=model.device)
+            with torch.no_grad():
+                found = model.generate(ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=settings)
+            answer = found[0, len(one.prompt) :].tolist()
+            reason: FinishReason = "stop" if answer[-1] in end_ids else "length"
+            yield Finished(
+                one.index, Generation(answer[:-1] if reason == "stop" else answer, reason), time.monotonic() - began
+            )
+
+
+def slots_obstacle(model: PreTrainedModel) -> str | None:
+    """Why the model cannot be asked over slots, or None: two prompts and a token after the first are tried."""
+    first, second = map(list, _PROBES)
+    with torch.no_grad():
+        with standard_attention(model):
+            wanted = [_logits(model, ids) for ids in (first[:-1], first, second)]
+        try:
+            with slot_attention_of(model):
+                cache = SlotCache(2, len(first))
+                length = len(first) - 1
+                prompt = Step(cache, (), [length], model.device)
+                mixed = Step(cache, [length], [len(second)], model.device)
+                found = [
+                    _logits(model, first[:-1], list(range(length)), prompt),
+                    _logits(model, [first[-1], *second], [length, *range(len(second))], mixed),
+                ]
+        except (ModelError, TypeError, RuntimeError) as error:  # whatever a foreign attention makes of the layout
+            return str(error).partition("\n")[0]
+    got = torch.stack([found[0][-1], found[1][0], found[1][-1]])
+    right = torch.stack([logits[-1] for logits in wanted])
+    share = float((got - right).abs().max() / right.abs().max())
+    largest = LARGEST_DIFFERENCE.get(model.dtype, LARGEST_DIFFERENCE_HALF)
+    return None if share <= largest else f"{type(model).__name__} gives logits that differ by {share:.1%} over slots"
+
+
+def _logits(
+    model: PreTrainedModel, ids: list[int], positions: list[int] | None = None, step: Step | None = None
+) -> Tensor:
+    """fp32 [T, V]."""
+    device = model.device
+    more = {} if step is None else {"slots": step, "position_ids": torch.tensor([positions], device=device)}
+    logits_1TV: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False, **more).logits
+    return logits_1TV[0].float()
 
 
 @contextmanager
-def _inference(model: PreTrainedModel) -> Iterator[None]:
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     training = model.training
     model.eval()
-    # Not inference_mode: what a module caches in it, such as rotary tables, could not be trained with later.
     try:
-        with standard_attention(model), torch.no_grad():
-            yield
+        yield
     finally:
         model.train(training)
