@@ -10,12 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_modules.quiet import quiet_libraries
 from orca2.evaluation.job import EvaluationJob, run_evaluation
 from orca2.settings import build_all, job_overrides, run_main, storable
 
 
 def evaluate(cfg: Any) -> float | None:
     """Run one evaluation, or what is left of it; returns the mean accuracy of its benchmarks and messages."""
+    quiet_libraries()
     console = Console(width=None if sys.stdout.isatty() else 140)
     job = EvaluationJob(**build_all(cfg, leave_out=("out_dir",)))
     try:

@@ -29,8 +29,7 @@ from orca2.evaluation.report.load import load_run, run_name
 from orca2.evaluation.report.write import HTML, MARKDOWN, write_report
 from orca2.evaluation.results import flat_results, result_rows
 from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, merge, stored_records
-from orca2.generation import BackendSpec, StudentFiles
-from orca2.rendering import ChatFormat
+from orca2.generation import BackendSpec, Format, StudentFiles
 from orca2.runs import RunDirectory, atomic_write_json, atomic_write_text, signature
 
 PATIENCE_S = 1800.0
@@ -49,7 +48,7 @@ class EvaluationJob:
     benchmark: Benchmark | Group
     backend: BackendSpec
     messages: SystemMessages
-    format: ChatFormat
+    format: Format
     data_dir: str | None
     """Folder of the benchmarks' official files; None: from the hub."""
     limit: int | None

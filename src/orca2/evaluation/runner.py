@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orca2.errors import DataError
-from orca2.evaluation.benchmark import Benchmark, Sample
+from orca2.evaluation.benchmark import Benchmark, Extraction, Sample
 from orca2.evaluation.context import fit_to_context
 from orca2.evaluation.plan import Plan
 from orca2.evaluation.ranks import Rank
@@ -176,9 +176,17 @@ def _next_chat(one: _Pending, backend: Backend) -> tuple[Chat, int]:
     return fit_to_context(one.asked.sample, chat, backend, cut=turn == 0)
 
 
+def _unless_cut(extraction: Extraction, turn: AnsweredTurn, sample: Sample) -> Extraction:
+    """A value that reaches to where the limit cut the answer may be a part of one: `Answer: 12` of 125."""
+    whole = sample.kind in ("choice", "text", "chat") or turn.finish_reason == "stop"
+    if whole or not extraction.ok or extraction.span is None or extraction.span[1] < len(turn.output.rstrip()):
+        return extraction
+    return Extraction((), False, "cut_off")
+
+
 def _record(done: _Pending) -> SampleRecord:
     asked, benchmark, sample = done.asked, done.asked.benchmark, done.asked.sample
-    extraction = benchmark.read(done.turns[-1].output, sample)
+    extraction = _unless_cut(benchmark.read(done.turns[-1].output, sample), done.turns[-1], sample)
     return SampleRecord(
         key=asked.key,
         benchmark=benchmark.name,

@@ -9,8 +9,7 @@ from typing import Literal, get_args
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.stand_ins import GoldAnswers, RandomAnswers, Silent, StandIn
-from orca2.generation import Backend, Chat, Reply, StudentFiles
-from orca2.rendering import ChatFormat
+from orca2.generation import Backend, Chat, Format, Reply, StudentFiles
 
 StandInName = Literal["gold", "random", "silent"]
 
@@ -33,7 +32,7 @@ class StandInSpec:
     def find(self, student: str | None) -> StudentFiles:
         return StudentFiles(name=self.name, location="", fingerprint="", own_messages={})
 
-    def open(self, student: StudentFiles, format: ChatFormat, local_rank: int) -> AbstractContextManager[Backend]:
+    def open(self, student: StudentFiles, format: Format, local_rank: int) -> AbstractContextManager[Backend]:
         stand_ins: dict[StandInName, StandIn] = {
             "gold": GoldAnswers(),
             "random": RandomAnswers(self.seed),

@@ -5,10 +5,21 @@ from orca2.generation.protocol import (
     BackendSpec,
     Chat,
     FinishReason,
+    Format,
     Generation,
     Generator,
     Reply,
     StudentFiles,
 )
 
-__all__ = ["Backend", "BackendSpec", "Chat", "FinishReason", "Generation", "Generator", "Reply", "StudentFiles"]
+__all__ = [
+    "Backend",
+    "BackendSpec",
+    "Chat",
+    "FinishReason",
+    "Format",
+    "Generation",
+    "Generator",
+    "Reply",
+    "StudentFiles",
+]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,7 @@ def answer_one_by_one(
     model: PreTrainedModel, waiting: Sequence[Waiting], end_ids: Collection[int], pad_id: int
 ) -> Iterator[Finished]:
     """The reference: transformers' `generate`, one prompt at a time, with the model's own attention and cache."""
+    generate: Any = model.generate  # transformers' types hide its arguments
     with standard_attention(model):
         for one in waiting:
             began = time.monotonic()
@@ -102,7 +104,7 @@ def answer_one_by_one(
             )
             ids_1T = torch.tensor([one.prompt], device=model.device)
             with torch.no_grad():
-                found = model.generate(ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=settings)
+                found = generate(ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=settings)
             answer = found[0, len(one.prompt) :].tolist()
             reason: FinishReason = "stop" if answer[-1] in end_ids else "length"
             yield Finished(

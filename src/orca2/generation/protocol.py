@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from orca2.records import Turn
-from orca2.rendering import ChatFormat
+from orca2.rendering import ChatFormat, TemplateFormat
+
+Format = ChatFormat | TemplateFormat
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model ended its answer; `length`: it ran into the limit or the context."""
@@ -120,8 +122,8 @@ class BackendSpec(Protocol):
         """
         ...
 
-    def open(self, student: StudentFiles, format: ChatFormat, local_rank: int) -> AbstractContextManager[Backend]:
-        """The backend, ready to answer. `format`: how students of this project were trained to be asked.
+    def open(self, student: StudentFiles, format: Format, local_rank: int) -> AbstractContextManager[Backend]:
+        """The backend, ready to answer. `format`: how the student was trained to be asked, this project's or others'.
         `local_rank`: number of this process on its machine, which picks the device.
 
         Raises:

@@ -107,6 +107,10 @@ class TemplateRenderer:
         text: str = self._text.backend.decode([*self._anchor, *ids], skip_special_tokens=True)
         return text[len(self._anchor_text) :].removeprefix(self._lead)
 
+    def decode_marked(self, ids: Sequence[int]) -> str:
+        """Text with the control tokens visible, for people to read."""
+        return str(self._text.backend.decode(ids, skip_special_tokens=False))
+
     # --- the template ---
 
     def _messages(self, system: str, user: str, answer: str | None, history: Sequence[Turn]) -> list[dict[str, str]]:
