@@ -127,9 +127,13 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     L.seed_everything(job.seed, verbose=False)
     student = load_student(job, tokenizer, kernel, console)
     module = StudentModule(student, job.optimizer, data.total_rows)
-    questions = held_out_questions(job.source, job.held_out.questions_per_task)
+    questions = held_out_questions(job.held_out, job.source)
     if not questions:
-        console.print(f"source {job.source.name} has no held-out questions: no answers will be scored", highlight=False)
+        console.print(
+            f"source {job.source.name} has no held-out questions, so no answers will be scored; held_out=procedural "
+            "asks those of the generated tasks",
+            highlight=False,
+        )
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
     try:

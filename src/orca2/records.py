@@ -45,6 +45,9 @@ class Example:
     teacher: str
     """Model and revision that wrote `answer`; `gold` for a data set's own answers."""
     history: tuple[Turn, ...] = ()
+    suggested: str | None = None
+    """The task's own strategy, where the source of the question knows one; a mixture of strategies uses it for
+    tasks that it does not name."""
     gold: str | None = None
     verdict: str | None = None
     lineage: str | None = None

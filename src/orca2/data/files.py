@@ -1,14 +1,12 @@
-"""A file of stored rows as a source: JSONL, CSV or Parquet."""
+"""A file of stored rows as a source, or a folder of shards: JSONL, CSV or Parquet."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from orca2.data.importing import StoredRow, StoredRows, open_rows
+from orca2.data.importing import StoredRow, StoredRows, is_text, open_rows
 from orca2.data.layouts import RowParser
 from orca2.data.source import Survey
-from orca2.errors import DataError
 from orca2.records import Example, Rejected
 from orca2.strategies import StrategyChoice
 
@@ -19,6 +17,8 @@ CHECKED_ROWS = 100
 @dataclass(frozen=True, kw_only=True)
 class FileSource:
     """The rows of `path`, each an example or a reason. Blank lines are no rows.
+
+    A folder stands for its Parquet files, or for those of its folder `data`, one after the other.
 
     Raises ConfigError for a layout or column map that makes no sense. The file is first touched by `prepare`.
     """
@@ -50,31 +50,16 @@ class FileSource:
     def read(self, row: int, choice: StrategyChoice) -> Example | Rejected:
         """One row of the file."""
         stored = self._rows[row]
-        place = f"{'row' if self.path.endswith('.parquet') else 'line'} {stored.line}"
+        place = f"{'line' if is_text(self.path) else 'row'} {stored.line}"
         if stored.row is None:
             return Rejected(source=self.name, row=place, kind="broken", reason=_reason(stored))
         return self._parser.read(place, str(stored.line), stored.row, choice)
 
     def survey(self, choice: StrategyChoice) -> Survey:
         """Counts from the task and strategy columns alone; broken rows are in neither count."""
-        parser = self._parser
-        if not parser.labelled:
-            task, label = parser.labels({})
-            if choice.accepts(task, label):
-                return Survey(self.size)
-            return Survey(0, Counter({f"{task}/{label}": self.size}))
-        kept, left_out = 0, Counter[str]()
-        for row in range(self.size):
-            stored = self._rows[row]
-            try:
-                task, label = parser.labels(stored.row or {})
-            except DataError:
-                continue
-            if choice.accepts(task, label):
-                kept += 1
-            else:
-                left_out[f"{task}/{label}"] += 1
-        return Survey(kept, left_out)
+        if not self._parser.labelled:
+            return self._parser.survey_all(self.size, choice)
+        return self._parser.survey((self._rows[row].row or {} for row in range(self.size)), choice)
 
     @cached_property
     def _parser(self) -> RowParser:

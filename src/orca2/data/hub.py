@@ -6,7 +6,6 @@
 Code that a data set brings along is never run.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,24 +61,15 @@ class HubSource:
 
     def survey(self, choice: StrategyChoice) -> Survey:
         """Counts from the task and strategy columns alone; broken rows are in neither count."""
-        labels = {"task", "strategy"} & set(self.columns)
-        names = [column for key in labels if (column := self.columns[key]) in self._data.column_names]
+        parser = self._parser
+        names = [name for name in parser.label_columns if name in self._data.column_names]
         if not names:
-            task, label = self._parser.labels({}) if not labels else ("", "")
-            kept = not labels or choice.accepts(task, label)
-            return Survey(self.size) if kept else Survey(0, Counter({f"{task}/{label}": self.size}))
-        kept_rows, left_out = 0, Counter[str]()
-        for batch in self._data.select_columns(names).iter(batch_size=_SURVEY_ROWS):
-            for cells in zip(*batch.values(), strict=True):
-                try:
-                    task, label = self._parser.labels(dict(zip(batch, cells, strict=True)))
-                except DataError:
-                    continue
-                if choice.accepts(task, label):
-                    kept_rows += 1
-                else:
-                    left_out[f"{task}/{label}"] += 1
-        return Survey(kept_rows, left_out)
+            return Survey(self.size) if parser.labelled else parser.survey_all(self.size, choice)
+        batches = self._data.select_columns(names).iter(batch_size=_SURVEY_ROWS)
+        rows = (
+            dict(zip(batch, cells, strict=True)) for batch in batches for cells in zip(*batch.values(), strict=True)
+        )
+        return parser.survey(rows, choice)
 
     @cached_property
     def _parser(self) -> RowParser:

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from orca2.errors import DataError
 PARSER_VERSION = 1
 """To be raised when the same file would give other rows."""
 BATCH_ROWS = 1024
+_SHARD = re.compile(r".*-\d+-of-(\d+)\.parquet")
 _SCHEMA = pa.schema([("line", pa.int64()), ("text", pa.large_string()), ("error", pa.string())])
 
 Record = tuple[int, str | None, str | None]
@@ -80,12 +82,15 @@ def _open(path: str) -> StoredRows:
 def import_file(path: str, cache_dir: str | None) -> Path:
     """Path of the cache of a file. Raises DataError for a missing, unknown or unreadable file."""
     source = Path(path).expanduser()
-    reader = _reader(source)
-    try:
-        status = source.stat()
-    except OSError as error:
-        raise DataError(f"file {path!r} cannot be read: {error.strerror}; check the path of the source") from error
-    key = f"{source.resolve()}|{status.st_size}|{status.st_mtime_ns}|{PARSER_VERSION}"
+    files = shards_of(source) if source.is_dir() else [source]
+    reader = _reader(files[0])
+    key = f"{source.resolve()}|{PARSER_VERSION}"
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"file {path!r} cannot be read: {error.strerror}; check the path of the source") from error
+        key += f"|{status.st_size}|{status.st_mtime_ns}"
     digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     folder = (Path(cache_dir).expanduser() if cache_dir else _default_cache()) / "sources"
     target = folder / f"{source.name}-{digest}.arrow"
@@ -95,11 +100,41 @@ def import_file(path: str, cache_dir: str | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                _write(reader(source), target)
+                _write(_renumbered(reader, files) if len(files) > 1 else reader(files[0]), target)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"file {path!r} cannot be imported: {reason}; the file may be damaged or cut off") from error
     return target
+
+
+def is_text(path: str) -> bool:
+    """Whether rows are lines of text, as an editor counts them."""
+    return not (path.endswith(".parquet") or Path(path).expanduser().is_dir())
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, or of its folder `data`, by name.
+
+    Raises DataError where there is none, or where one of `<name>-00000-of-00003.parquet` is missing.
+    """
+    files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    if not files:
+        raise DataError(
+            f"folder {str(folder)!r} holds no Parquet file, nor does its folder `data`; a data set that is still being "
+            "made has none yet"
+        )
+    for file in files:
+        if (match := _SHARD.fullmatch(file.name)) and len(files) != int(match[1]):
+            raise DataError(
+                f"folder {str(file.parent)!r} holds {len(files)} of {int(match[1])} shards; some are missing"
+            )
+    return files
+
+
+def _renumbered(reader: Callable[[Path], Iterator[Record]], files: list[Path]) -> Iterator[Record]:
+    """The rows of several files with numbers that go on from file to file."""
+    rows = (record for file in files for record in reader(file))
+    return ((number, text, error) for number, (_, text, error) in enumerate(rows, start=1))
 
 
 def _default_cache() -> Path:

@@ -10,10 +10,12 @@ What no column gives comes from `constants`: texts for any field of an Example.
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
+from orca2.data.source import Survey
 from orca2.errors import ConfigError, DataError
 from orca2.records import UNLABELLED, Example, Rejected, Turn
 from orca2.strategies import StrategyChoice
@@ -28,7 +30,8 @@ _ROLES = {
     "gpt": "assistant",
     "chatgpt": "assistant",
 }
-_OPTIONAL = ("gold", "verdict", "lineage", "usage", "history")
+_OPTIONAL = ("suggested", "gold", "verdict", "lineage", "usage", "history")
+_LABELS = ("task", "strategy", "suggested")
 _NOT_TEXT = ("usage", "history")
 _FIELDS = tuple(column.name for column in fields(Example) if column.name != "source")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
@@ -81,6 +84,14 @@ _NEEDED = {
 }
 
 
+class Labels(NamedTuple):
+    """What a choice of strategies decides by."""
+
+    task: str
+    strategy: str
+    suggested: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowParser:
     """Turns rows of one source into examples. Raises ConfigError for unknown layouts and fields."""
@@ -114,15 +125,42 @@ class RowParser:
     @property
     def labelled(self) -> bool:
         """Whether rows differ in task or strategy, so that a survey has to look at them."""
-        return "task" in self.columns or "strategy" in self.columns
+        return bool(self.label_columns)
 
-    def labels(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        """(task, strategy) of a row. Raises DataError where a column is missing or no text."""
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns that `labels` reads."""
+        return [self.columns[key] for key in _LABELS if key in self.columns]
+
+    def labels(self, row: Mapping[str, Any]) -> Labels:
+        """Raises DataError where a column is missing or no text."""
         task = self.source if self.layout != "gsm8k" else "gsm8k"
-        known = {"task": task, "strategy": UNLABELLED, **self.constants}
-        named = {key: self.columns[key] for key in ("task", "strategy") if key in self.columns}
-        known |= {key: _text(_cell(row, column), column) for key, column in named.items()}
-        return known["task"], known["strategy"]
+        known: dict[str, str | None] = {"task": task, "strategy": UNLABELLED, "suggested": None, **self.constants}
+        for key in _LABELS:
+            if key in self.columns:
+                value = _cell(row, self.columns[key])
+                missing = value is None and key in _OPTIONAL
+                known[key] = None if missing else _text(value, self.columns[key])
+        return Labels(str(known["task"]), str(known["strategy"]), known["suggested"])
+
+    def survey(self, rows: Iterable[Mapping[str, Any]], choice: StrategyChoice) -> Survey:
+        """What a choice keeps, from the label columns alone; broken rows are in neither count."""
+        kept, left_out = 0, Counter[str]()
+        for row in rows:
+            try:
+                labels = self.labels(row)
+            except DataError:
+                continue
+            if choice.accepts(*labels):
+                kept += 1
+            else:
+                left_out[f"{labels.task}/{labels.strategy}"] += 1
+        return Survey(kept, left_out)
+
+    def survey_all(self, size: int, choice: StrategyChoice) -> Survey:
+        """As `survey` for rows that have no label columns: all of them are alike."""
+        one = self.survey([{}], choice)
+        return Survey(size) if one.kept else Survey(0, Counter(dict.fromkeys(one.left_out, size)))
 
     def example(self, row_id: str, row: Mapping[str, Any]) -> Example:
         """Raises DataError with the reason why the row cannot train."""
@@ -151,7 +189,7 @@ class RowParser:
             example = self.example(row_id, row)
         except DataError as error:
             return Rejected(source=self.source, row=place, kind="broken", reason=str(error))
-        if choice.accepts(example.task, example.strategy):
+        if choice.accepts(example.task, example.strategy, example.suggested):
             return example
         reason = f"strategy {choice.name!r} does not use label {example.strategy!r} of task {example.task!r}"
         return Rejected(source=self.source, row=place, kind="left_out", reason=reason)

@@ -34,6 +34,8 @@ class HeldOutSpec:
     samples: int
     """Questions answered while training; 0 switches that off."""
     sample_every_steps: int
+    source: "AskingSource | None" = None
+    """Where the questions come from; None: from the training source, if it has any."""
 
     def __post_init__(self) -> None:
         for field in ("questions_per_task", "max_new_tokens", "sample_every_steps"):
@@ -88,9 +90,10 @@ class AskingSource(Protocol):
         ...
 
 
-def held_out_questions(source: object, per_task: int) -> list[Question]:
-    """The source's held-out questions; none where it has only training rows."""
-    return source.questions(per_task) if isinstance(source, AskingSource) else []
+def held_out_questions(spec: HeldOutSpec, source: object) -> list[Question]:
+    """The questions that `spec` names, else those of the training source; none where it has only training rows."""
+    asking = spec.source if spec.source is not None else source
+    return asking.questions(spec.questions_per_task) if isinstance(asking, AskingSource) else []
 
 
 def answer_questions(

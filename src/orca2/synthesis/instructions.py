@@ -14,7 +14,7 @@ import bisect
 import fnmatch
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from orca2.errors import ConfigError
@@ -38,6 +38,8 @@ class Instruction:
     check: str = ""
     """The second user message of `draft_then_check`, or the note's instruction of
     `conversation_then_note`."""
+    suggested: str | None = None
+    """What the choice was told to be the task's own strategy; stored, so that training chooses alike."""
 
 
 class InstructionSource(Protocol):
@@ -87,6 +89,10 @@ class InstructionLibrary:
     """Pattern of task names, as `*_ordering_*`, to category; the first that fits decides."""
     by_category: Mapping[str, str]
     """A collection's own name of a category to ours; names that are ours need no entry."""
+    _known: dict[str, Category] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _found: dict[tuple[str, str], Category | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """(task, category) of rows so far to their category: looking through all patterns takes longer than a rule takes
+    to answer."""
 
     def __post_init__(self) -> None:
         known = sorted(self.categories)
@@ -94,16 +100,23 @@ class InstructionLibrary:
             for key, category in entries.items():
                 if category not in self.categories:
                     raise ConfigError(f"instructions={self.name}: {table}.{key} is {category!r}; known: {known}")
-        for name in self.categories:
-            self._category(name)
+        for name, values in self.categories.items():
+            try:
+                self._known[name] = Category(**values)
+            except (TypeError, ConfigError) as error:
+                raise ConfigError(f"instructions={self.name}: categories.{name}: {error}") from error
 
     def category_of(self, item: TaskItem) -> Category | None:
         """The category of a row; None for kinds of task that have no instruction of their own."""
-        for pattern, name in self.by_task.items():
-            if fnmatch.fnmatchcase(item.task, pattern):
-                return self._category(name)
-        name = self.by_category.get(item.category, item.category)
-        return self._category(name) if name in self.categories else None
+        kind = item.task, item.category
+        if kind not in self._found:
+            self._found[kind] = self._find(*kind)
+        return self._found[kind]
+
+    def _find(self, task: str, category: str) -> Category | None:
+        fitting = (name for pattern, name in self.by_task.items() if fnmatch.fnmatchcase(task, pattern))
+        name = next(fitting, self.by_category.get(category, category))
+        return self._known.get(name)
 
     def suggested(self, item: TaskItem) -> str | None:
         """The strategy that the mixture uses where it does not name the task: the source's own, then the
@@ -114,21 +127,20 @@ class InstructionLibrary:
         return category.strategy if category is not None else None
 
     def instruct(self, item: TaskItem, choice: StrategyChoice) -> Instruction | None:
-        strategy = choice.assign(item.task, item.id, item.offered, self.suggested(item))
+        suggested = self.suggested(item)
+        strategy = choice.assign(item.task, item.id, item.offered, suggested)
         if strategy is None:
             return None
         category = self.category_of(item)
         if category is None or category.strategy != strategy.name:
-            return Instruction(strategy=strategy.name, system=strategy.instruction)
+            return Instruction(strategy=strategy.name, system=strategy.instruction, suggested=suggested)
         return Instruction(
-            strategy=strategy.name, system=category.instruction, calls=category.calls, check=category.check
+            strategy=strategy.name,
+            system=category.instruction,
+            calls=category.calls,
+            check=category.check,
+            suggested=suggested,
         )
-
-    def _category(self, name: str) -> Category:
-        try:
-            return Category(**self.categories[name])
-        except (TypeError, ConfigError) as error:
-            raise ConfigError(f"instructions={self.name}: categories.{name}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ EXAMPLES = pa.schema(
     [
         *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
         ("history", pa.list_(_TURN)),
+        ("suggested", pa.string()),
         ("gold", pa.string()),
         ("verdict", pa.string()),
         ("lineage", pa.string()),

@@ -19,6 +19,7 @@ QUESTIONS = [
     Question(id="q2", task="sums", user="What is 2+2?", gold="4", kind="number"),
     Question(id="q3", task="names", user="Who?", gold="Ann", kind="word"),
 ]
+SPEC = HeldOutSpec(name="x", messages={}, questions_per_task=1, max_new_tokens=1, samples=0, sample_every_steps=1)
 TEXTS = ["Step 1: 1+1=2\nAnswer: 2", "It is 4", "Answer: Bob"]
 
 
@@ -68,7 +69,7 @@ def test_metric_names(renderer: Renderer) -> None:
 def test_no_training_row_asks_a_held_out_question() -> None:
     """A leak between the splits would make every table of this project worthless."""
     source = ProceduralSource(name="procedural", size=3000, seed=17, split="train", level=1)
-    questions = held_out_questions(source, per_task=20)
+    questions = held_out_questions(replace(SPEC, questions_per_task=20), source)
     assert len(questions) == 20 * len({question.task for question in questions}) >= 200
     strategy = build(compose_config("train").strategy)
     rows = [source.read(row, strategy) for row in range(source.size)]
@@ -79,11 +80,16 @@ def test_no_training_row_asks_a_held_out_question() -> None:
 
 def test_a_source_without_questions_has_none() -> None:
     """GSM8K's training file has no held-out part; a made-up one would be a lie."""
-    assert held_out_questions(object(), per_task=5) == []
+    assert held_out_questions(SPEC, object()) == []
+
+
+def test_a_spec_can_name_where_its_questions_come_from() -> None:
+    """A student of stored examples would otherwise be trained and never asked."""
+    source = ProceduralSource(name="procedural", size=1, seed=17, split="train", level=1)
+    assert held_out_questions(replace(SPEC, source=source), object()) == source.questions(SPEC.questions_per_task)
 
 
 def test_senseless_numbers_are_refused() -> None:
     """No question at all would be reported as an accuracy of 0."""
-    spec = HeldOutSpec(name="x", messages={}, questions_per_task=1, max_new_tokens=1, samples=0, sample_every_steps=1)
     with pytest.raises(ConfigError, match="questions_per_task"):
-        replace(spec, questions_per_task=0)
+        replace(SPEC, questions_per_task=0)

@@ -1,0 +1,204 @@
+"""A synthesis in this process: what is written, in which order, and what a second one may reuse."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orca2.data.files import FileSource
+from orca2.data.procedural import ProceduralSource
+from orca2.data.source import survey
+from orca2.errors import CheckpointError, ConfigError, DataError
+from orca2.records import Example, Rejected
+from orca2.settings import build, compose_config
+from orca2.synthesis.budget import BudgetStop
+from orca2.synthesis.items import TaskItem
+from orca2.synthesis.readers.procedural import ProceduralTasks
+from orca2.synthesis.sampling import TaskMix
+from orca2.synthesis.steps import Output, Steps
+
+SERVED = (
+    "teacher=vllm_server", "teacher.model=m", "teacher.max_tokens=40", "teacher.timeout_s=2", "teacher.concurrency=64",
+    "teacher.start_concurrency=64", "first_wait_s=0.01", "longest_wait_s=0.05", "attempts=12",
+)  # fmt: skip
+
+
+def content(example: Example | dict[str, Any]) -> tuple[str, ...]:
+    names = ("task", "strategy", "system", "user", "answer", "gold")
+    return tuple(example[name] if isinstance(example, dict) else getattr(example, name) for name in names)
+
+
+def test_the_rule_teacher_writes_what_the_procedural_source_generates(tmp_path: Path, data_sets: Any) -> None:
+    """A student of the stored data set would learn something else than the student of the generated one."""
+    data_sets.make(tmp_path / "a", "size=300", "shard_rows=100")
+    source = ProceduralSource(name="procedural", size=300, seed=17, split="train", level=1)
+    mixed = build(compose_config("train").strategy)
+    generated = [source.read(row, mixed) for row in range(300)]
+    assert Counter(map(content, data_sets.rows(tmp_path / "a"))) == Counter(
+        content(row) for row in generated if isinstance(row, Example)
+    )
+    stored = build(compose_config("train", ["source=synthesized", f"source.path={tmp_path / 'a'}"]).source)
+    assert isinstance(stored, FileSource)
+    stored = replace(stored, cache_dir=str(tmp_path / "cache"))
+    stored.prepare()
+    counts = survey(stored, mixed)
+    assert counts is not None and counts.kept == 300
+    read = [stored.read(row, mixed) for row in range(stored.size)]
+    assert Counter(content(row) for row in read if isinstance(row, Example)) == Counter(
+        map(content, data_sets.rows(tmp_path / "a"))
+    )
+    first = read[0]
+    assert isinstance(first, Example) and first.verdict == "right" and first.usage is not None
+    assert len({row.id for row in read if isinstance(row, Example)}) == 300
+
+
+def test_shards_are_cut_from_one_order_and_counted(tmp_path: Path, data_sets: Any) -> None:
+    """Another shard size must not shuffle the rows, and the manifest must name every file with its hash."""
+    data_sets.make(tmp_path / "a", "size=120", "shard_rows=50")
+    data_sets.make(tmp_path / "b", "size=120", "shard_rows=1000")
+    shards = sorted(path.name for path in (tmp_path / "a" / "data").iterdir())
+    assert shards == [f"train-0000{number}-of-00003.parquet" for number in range(3)]
+    assert data_sets.rows(tmp_path / "a") == data_sets.rows(tmp_path / "b")
+    record = data_sets.record(tmp_path / "a")
+    assert [record["files"][f"data/{name}"]["rows"] for name in shards] == [50, 50, 20]
+    assert record["examples"] == record["items_read"] == sum(record["strategies"].values()) == 120
+    assert record["sources"]["procedural"]["licences"] == {"generated": 120}
+    assert not (tmp_path / "a" / "work").exists() and (tmp_path / "a" / "DONE").exists()
+
+
+def test_ranks_share_the_work_and_write_the_same_bytes(tmp_path: Path, data_sets: Any) -> None:
+    """Two processes that split a data set must neither overlap nor leave a gap, whoever ends last."""
+    data_sets.make(tmp_path / "one", "size=90")
+    assert "this share is done; 0-of-2 to come" in data_sets.make(tmp_path / "two", "size=90", "rank=1", "world=2")
+    assert not (tmp_path / "two" / "data").exists()
+    assert "is done: 90 examples" in data_sets.make(tmp_path / "two", "size=90", "rank=0", "world=2")
+    assert data_sets.bytes(tmp_path / "one") == data_sets.bytes(tmp_path / "two")
+
+
+def test_the_same_folder_is_done_or_refuses(tmp_path: Path, data_sets: Any) -> None:
+    """Another config in a finished folder would be a data set that its manifest does not describe."""
+    data_sets.make(tmp_path / "a", "size=30")
+    before = data_sets.bytes(tmp_path / "a")
+    assert "is done" in data_sets.make(tmp_path / "a", "size=30", "max_usd=3", "shard_rows=7")
+    with pytest.raises(CheckpointError, match=r"out_dir = .*\n  - size: 30 in the folder, 31 now"):
+        data_sets.make(tmp_path / "a", "size=31")
+    assert data_sets.bytes(tmp_path / "a") == before
+
+
+def test_answers_that_are_not_kept_stay_with_their_reasons(tmp_path: Path, data_sets: Any) -> None:
+    """Rejected answers are half of a preference pair; lost, they would have to be paid for again."""
+    overrides = ("size=180", "verification=verified", "verification.samples=3", "teacher.error_rate=0.5")
+    data_sets.make(tmp_path / "a", *overrides)
+    kept, others = data_sets.rows(tmp_path / "a"), data_sets.rows(tmp_path / "a", "rejected_answers")
+    assert {row["verdict"] for row in kept} == {"right"} and len(kept) > 120
+    assert {row["verdict"] for row in others} == {"wrong"}
+    assert all(row["reason"].startswith("wrong: read ") and row["answer"] for row in others)
+    tries = Counter(row["id"] for row in others)
+    assert max(tries.values()) == 3
+    answered = {row["id"] for row in kept}
+    assert len(answered | set(tries)) == 180
+    assert all(tries[one] < 3 for one in answered) and all(tries[one] == 3 for one in set(tries) - answered)
+
+
+def test_steps_leave_out_refuse_and_finish(tmp_path: Path, data_sets: Any) -> None:
+    """Cleaning, the card and the browser hang on these three hooks."""
+    seen: list[Output] = []
+
+    def no_sorting(item: TaskItem) -> Rejected | None:
+        left_out = item.task == "sorting"
+        return Rejected(source=item.collection, row=item.id, kind="left_out", reason="no sorting") if left_out else None
+
+    def no_addition(item: TaskItem, example: Example) -> Rejected | None:
+        quotes = item.task == "addition"
+        return Rejected(source=item.collection, row=item.id, kind="left_out", reason="quotes") if quotes else None
+
+    steps = Steps(items=(no_sorting,), answers=(no_addition,), finish=(seen.append,))
+    data_sets.make(tmp_path / "a", "size=180", steps=steps)
+    record = data_sets.record(tmp_path / "a")
+    assert record["not_asked"] == {"clean": 10} and record["answers_not_kept"] == 20
+    assert {row["reason"] for row in data_sets.rows(tmp_path / "a", "rejected_answers")} == {"quotes"}
+    listed = data_sets.lines(tmp_path / "a", "rejected.jsonl")
+    assert {row["reason"] for row in listed} == {"no sorting"} and len(listed) == 10
+    assert [output.record for output in seen] == [record]
+
+
+def test_failures_are_typed_and_listed(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """A row that vanished with its reason cannot be mended."""
+    lines = [{"q": f"What is {n} + 1? {word}", "a": str(n + 1)} for n, word in enumerate(("", *loopback.FORCED[:6]))]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with loopback.serving() as server:
+        data_sets.make(
+            tmp_path / "a", *SERVED, f"teacher.base_url={server.url}", "tasks=flan2021",
+            f"tasks.folder={tmp_path / 'tasks'}", "tasks.columns.user=q", "tasks.columns.gold=a",
+                "~tasks.columns.task", "~tasks.columns.only",
+        )  # fmt: skip
+    listed = data_sets.lines(tmp_path / "a", "failures.jsonl")
+    kinds = Counter(row["kind"] for row in listed)
+    assert kinds == {"too_long": 1, "filtered": 2, "refused": 1, "truncated": 1, "unparsable": 1}
+    assert data_sets.record(tmp_path / "a")["failures"] == kinds
+    assert len(data_sets.rows(tmp_path / "a")) == 1
+
+
+def parts(order: tuple[str, ...], size: int) -> TaskMix:
+    readers = {name: ProceduralTasks(name=name, size=size, seed=place, level=1) for place, name in enumerate("ab")}
+    shares = dict.fromkeys(order, 1.0)
+    return TaskMix(name="mix", parts={name: readers[name] for name in order}, shares=shares, caps={}, size=size, seed=0)
+
+
+def test_reordered_tasks_give_the_same_bytes_and_cost_nothing(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """The order of a config's entries must not decide what is paid for."""
+    with loopback.serving() as server:
+        served = (*SERVED, f"teacher.base_url={server.url}")
+        data_sets.make(tmp_path / "a", *served, tasks=parts(("a", "b"), 60))
+        before = server.counters()
+        data_sets.make(tmp_path / "b", *served, f"cache={tmp_path / 'a' / 'cache.sqlite'}", tasks=parts(("b", "a"), 60))
+        assert server.counters() == before and before["answered"] == before["unique_answered"] > 50
+    assert data_sets.bytes(tmp_path / "a") == data_sets.bytes(tmp_path / "b")
+
+
+def test_few_shot_examples_are_built_from_answered_ones(tmp_path: Path, data_sets: Any) -> None:
+    """The paper's 55 of 819 thousand are not read from anywhere: they are made at the end."""
+    reader = ProceduralTasks(name="a", size=1, seed=0, level=1)
+    mix = TaskMix(
+        name="mix", parts={"a": reader}, shares={"a": 9.0, "few_shot": 1.0}, caps={}, size=200, seed=0
+    )  # fmt: skip
+    data_sets.make(tmp_path / "a", tasks=mix)
+    rows = data_sets.rows(tmp_path / "a")
+    built = [row for row in rows if row["id"].endswith("/few_shot")]
+    assert (len(rows), len(built)) == (200, 20)
+    assert all("Now this one\n" in row["user"] and "shots " in row["lineage"] for row in built)
+    assert data_sets.record(tmp_path / "a")["few_shot"] == 20
+
+
+def test_the_estimate_comes_before_the_first_call(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """A budget is decided on this figure."""
+    with loopback.serving() as server:
+        priced = (*SERVED, f"teacher.base_url={server.url}", "size=40", "+teacher.prices.m={prompt:1.0,completion:2.0}")
+        with pytest.raises(BudgetStop) as stop:
+            data_sets.make(tmp_path / "a", *priced, "max_requests=15", "teacher.requests_per_minute=6000")
+        assert server.counters()["requests"] == 15
+        assert "The rest is about 25 requests" in str(stop.value)
+        printed = data_sets.make(tmp_path / "a", *priced, "max_requests=40")
+        assert "25 requests of teacher vllm_server, 15 more are in the cache" in printed
+        assert server.counters()["requests"] == 40
+    record = data_sets.record(tmp_path / "a")
+    counters = server.counters()
+    assert record["spending"]["requests"] == 40
+    usd = (counters["prompt_tokens"] * 1.0 + counters["completion_tokens"] * 2.0) / 1e6
+    assert record["spending"]["usd"] == pytest.approx(usd)
+
+
+def test_a_cap_in_usd_needs_a_price(tmp_path: Path, data_sets: Any) -> None:
+    """A budget that nobody can count is no budget; it must be said before anything is sent."""
+    with pytest.raises(ConfigError, match="the price of 'm' is not known"):
+        data_sets.make(tmp_path / "a", *SERVED, "max_usd=1")
+
+
+def test_nothing_kept_says_why(tmp_path: Path, data_sets: Any) -> None:
+    """An empty data set that trains nothing is found here and not an hour into a run."""
+    with pytest.raises(DataError, match=r"30 without an answer, such as: the rule teacher solves generated tasks only"):
+        data_sets.make(tmp_path / "a", "tasks=arithmetic", "size=30")
