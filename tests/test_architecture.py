@@ -38,6 +38,7 @@ LAYERS = {
     "orca2.synthesis": 7,
     "orca2.evaluation": 6,
     "orca2.display": 7,
+    "orca2.judging": 8,
     "datamodules": 8,
     "lightning_modules": 9,
 }

@@ -109,12 +109,46 @@ class ReportConfig:
     samples_each: int = _at_least(1)
 
 
+@dataclass
+class JudgeConfig:
+    """Keys of `conf/judge.yaml`."""
+
+    teacher: Any = MISSING
+    out_dir: str | None = MISSING
+    against: str | None = MISSING
+    judge_runs: int = _at_least(1)
+    cache: str | None = MISSING
+    max_usd: float | None = MISSING
+    max_tokens: int | None = MISSING
+    max_requests: int | None = MISSING
+
+
+@dataclass
+class ConverseConfig:
+    """Keys of `conf/converse.yaml`."""
+
+    student: str | None = MISSING
+    scenarios: Any = MISSING
+    backend: Any = MISSING
+    messages: Any = MISSING
+    format: Any = MISSING
+    teacher: Any = MISSING
+    out_dir: str | None = MISSING
+    max_new_tokens: int = _at_least(1)
+    cache: str | None = MISSING
+    max_usd: float | None = MISSING
+    max_tokens: int | None = MISSING
+    max_requests: int | None = MISSING
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "show": ShowConfig,
     "synthesize": SynthesizeConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
+    "judge": JudgeConfig,
+    "converse": ConverseConfig,
 }
 """Root file to its schema; `conf/<root>.yaml` starts its defaults list with `<root>_schema`."""
 

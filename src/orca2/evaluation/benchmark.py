@@ -23,8 +23,9 @@ DOMAINS = ("in_domain", "out_of_domain")
 Kind = Literal["choice", "number", "spans", "last_word", "sequence", "ordering", "text", "chat", "family"]
 """How an answer is asked for, read and compared; see `orca2.evaluation.benchmarks.kinds`."""
 
-Judgement = Literal["none", "grade", "grounding"]
-"""What a judge adds afterwards: nothing, a grade (1 to 10) of each turn, or whether the source supports the text."""
+Judgement = Literal["none", "grade", "grounding", "safety"]
+"""What a judge adds afterwards: nothing, a grade (1 to 10) of each turn, whether the source supports the text, or
+whether a conversation has a defect."""
 
 CUT_MARK = "\n[... cut ...]\n"
 

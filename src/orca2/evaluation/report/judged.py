@@ -1,6 +1,6 @@
 """What the verdicts of a judge amount to: a mean with its interval, and how far the judge's own runs differ."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
 
@@ -39,7 +39,8 @@ class Judged:
 
 
 def judged_of(run: Run) -> list[Judged]:
-    """Per benchmark, message and rubric: all verdicts, then each task and each turn where there are several."""
+    """Per benchmark, message and rubric: all verdicts, then each turn, each category (what stands before the dot of
+    a task's name) and each task, where there are several."""
     cells: dict[tuple[str, str, str, str], list[Verdict]] = {}
     known = {record.key for record in run.records}
     for verdict in run.verdicts:
@@ -48,14 +49,23 @@ def judged_of(run: Run) -> list[Judged]:
     found = []
     for verdicts in cells.values():
         found += _judged(run.name, verdicts, "")
-        for key in ("turn", "task"):
+        shown = {""}
+        for part_of in _PARTS:
             parts: dict[str, list[Verdict]] = {}
             for verdict in verdicts:
-                part = f"turn {verdict.turn + 1}" if key == "turn" else verdict.task
-                parts.setdefault(part, []).append(verdict)
-            for part, own in parts.items() if len(parts) > 1 else ():
-                found += _judged(run.name, own, part)
+                parts.setdefault(part_of(verdict), []).append(verdict)
+            if len(parts) > 1:
+                for part in [part for part in parts if part not in shown]:
+                    found += _judged(run.name, parts[part], part)
+                shown |= parts.keys()
     return found
+
+
+_PARTS: tuple[Callable[[Verdict], str], ...] = (
+    lambda verdict: f"turn {verdict.turn + 1}" if verdict.rubric == "grade" else "",
+    lambda verdict: verdict.task.partition(".")[0],
+    lambda verdict: verdict.task,
+)
 
 
 def _judged(run: str, verdicts: Sequence[Verdict], part: str) -> list[Judged]:

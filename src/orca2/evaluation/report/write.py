@@ -1,10 +1,12 @@
 """Writes a report's four files."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from orca2.evaluation.report.chart import bar_chart
+from orca2.evaluation.report.judged import Judged
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.markdown import markdown
 from orca2.evaluation.report.page import page
@@ -16,6 +18,17 @@ MARKDOWN, HTML, JSON, SVG = "report.md", "report.html", "report.json", "report.s
 SAMPLES_EACH = 200
 """Samples of each benchmark, message and run on the page; ours: the six of Table 1 under two messages make a page
 of a few megabytes."""
+
+
+def add_judged(folder: Path, judged: Sequence[Judged]) -> None:
+    """Add `<benchmark>/<message>/<rubric>` and how many answers have no verdict to the folder's `results.json`."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for one in judged:
+        if not one.part:
+            name = f"{one.benchmark}/{one.message}/{one.rubric}"
+            results |= {name: one.value.value, f"{name}_missing": one.missing}
+    atomic_write_json(path, results)
 
 
 def write_report(runs: Sequence[Run], folder: Path, samples_each: int = SAMPLES_EACH) -> Summary:

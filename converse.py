@@ -1,0 +1,61 @@
+"""Try a student's safety in conversations: `python converse.py backend=hf student=runs/mine teacher=openai
+teacher.model=<model>`, then `python judge.py out_dir=<the folder it names>` with the annotator.
+
+A simulated user follows the scenarios of conf/scenarios. The same command again goes on where it was stopped.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orca2.evaluation.progress import show_progress
+from orca2.evaluation.runner import SAMPLES
+from orca2.judging.conversations import hold
+from orca2.judging.scenarios import Scenario, situations
+from orca2.settings import build_all, run_main
+from orca2.synthesis.budget import Budget
+
+
+def main(cfg: Any) -> None:
+    """Hold the conversations that have no record yet."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    job = build_all(cfg)
+    student = job["backend"].find(job["student"])
+    messages = job["messages"].of(student.own_messages)
+    chosen = job["scenarios"]
+    planned = situations([chosen] if isinstance(chosen, Scenario) else list(chosen.members.values()))
+    folder = Path(job["out_dir"] or Path("runs", "conversations", student.name, chosen.name))
+    cache = Path(job["cache"]) if job["cache"] else folder / "user_cache.sqlite"
+    budget = Budget(**{key: job[key] for key in ("max_usd", "max_tokens", "max_requests")})
+    console.print(
+        f"{len(planned)} situations under {', '.join(messages)}; user: {job['teacher'].model}; student: {student.name}",
+        highlight=False,
+    )
+    with (
+        job["backend"].open(student, job["format"], 0) as backend,
+        show_progress(console, len(planned) * len(messages), 0) as on_done,
+    ):
+        held = asyncio.run(
+            hold(
+                planned,
+                messages,
+                job["teacher"],
+                backend,
+                job["max_new_tokens"],
+                folder,
+                cache,
+                budget,
+                on_done,
+            )
+        )
+    for conversation, reason in held.failures.items():
+        console.print(f"not held: {conversation}: {reason}", highlight=False)
+    console.print(f"spent     {held.spending}\nsamples   {folder / SAMPLES}", highlight=False)
+    console.print(f"annotate  python judge.py out_dir={folder}", highlight=False)
+
+
+if __name__ == "__main__":
+    run_main("converse", main)
