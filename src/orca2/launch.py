@@ -50,7 +50,7 @@ def start_ranks(script: str, overrides: Sequence[str], processes: int) -> None:
     Raises RankError with the message of the rank that failed first, and SystemExit(STOPPED) after a clean stop.
     """
     with tempfile.TemporaryDirectory(prefix="orca2-ranks-") as folder, _signals_kept(), _variables(processes):
-        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # said by us, in one message
+        _quiet_agent()
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -95,6 +95,13 @@ def _read(error_file: str) -> tuple[int, str] | None:
         return int(message["extraInfo"]["time_ns"]), str(message["message"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _quiet_agent() -> None:
+    """The agent's tables and warnings; what failed is said by us, in one message."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
