@@ -15,6 +15,10 @@ from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
 
 
+METRIC = "held_out/cautious/accuracy"
+"""Of `results.json`; what a run returns, and what a sweep compares."""
+
+
 def train(cfg: Any) -> float | None:
     """Run one job, or what is left of it; returns the mean held-out accuracy, which a sweep can compare."""
     quiet_libraries()
@@ -26,7 +30,7 @@ def train(cfg: Any) -> float | None:
             metrics = json.loads(run.results.read_text(encoding="utf-8"))
         else:
             metrics = train_here(job, run, cfg)
-    accuracy: float | None = metrics.get("held_out/cautious/accuracy")
+    accuracy: float | None = metrics.get(METRIC)
     return accuracy
 
 
@@ -42,4 +46,4 @@ def train_here(job: TrainingJob, run: RunDirectory, cfg: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main("train", train)
+    run_main("train", train, sweep_metric=METRIC)

@@ -178,6 +178,14 @@ class RunDirectory:
         record = json.loads(self.manifest.read_text(encoding="utf-8"))
         atomic_write_json(self.manifest, record | {key: value})
 
+    def stored_config(self) -> dict[str, Any] | None:
+        """The config of the run that the directory holds; None where there is none that can be read."""
+        try:
+            stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+        return stored if isinstance(stored, dict) else None
+
     def mark_done(self) -> None:
         atomic_write_text(self.done, "")
 
@@ -258,7 +266,8 @@ def _flat(config: Mapping[str, Any], operational: Collection[str], prefix: str =
     flat: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
-        if path in operational:
+        # A root key that is null is a feature not used; a run from before the key existed is the same run.
+        if path in operational or (value is None and not prefix):
             continue
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, operational, f"{path}.")

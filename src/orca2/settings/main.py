@@ -1,0 +1,147 @@
+"""The start of every entry point: check the command line, then run one job, or a sweep of them."""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from uuid import uuid4
+
+import hydra
+from hydra._internal.utils import get_args_parser  # Hydra has no public way to tell flags from overrides
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from orca2.errors import ConfigError, Orca2Error
+from orca2.runs import OPERATIONAL, RunDirectory
+from orca2.settings.command_line import check_command_line, texts, with_parameters
+from orca2.settings.config import check, composed, storable
+from orca2.sweep_table import close_sweep
+from orca2.sweeps import Sweep, grid_name, job_name, job_records, run_job
+
+
+def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_metric: str | None = None) -> None:
+    """Run `function` on the config that the command line asks for; every Hydra flag works.
+
+    What it returns is what an optimizing sweeper sees. Where `sweep_metric` names an entry of `results.json`, a
+    sweep runs each job in a process of its own (`orca2.sweeps`) and ends with a table of that metric.
+
+    What a user can mend ends the program with one clean message and exit code 2: before any job
+    starts if a check can see it. A sweep with failed jobs ends with exit code 1, after all others.
+    """
+    script = Path(inspect.getfile(function)).resolve()
+    folder = script.parent / "conf"
+    failed = []
+    sweep: Sweep | None = None
+
+    @wraps(function)
+    def job(cfg: DictConfig) -> float | None:
+        if sweep is not None:
+            return _start_job(sweep, cfg)
+        try:
+            check(cfg)
+            return function(cfg)
+        except Orca2Error as error:
+            failed.append(error)
+            _complain(error)
+            return None
+
+    arguments = get_args_parser().parse_args()
+    no_job = ("help", "hydra_help", "cfg", "info", "shell_completion")
+    other_config = ("config_name", "config_path", "config_dir")
+    if not any(getattr(arguments, flag) for flag in (*no_job, *other_config)):
+        try:
+            check_command_line(root, arguments.overrides, folder, arguments.multirun)
+            if sweep_metric is not None:
+                sweep = _sweep_of(root, arguments.overrides, arguments.multirun, script, sweep_metric)
+        except ConfigError as error:
+            _complain(error)
+            sys.exit(2)
+    start = hydra.main(config_path=str(folder), config_name=root, version_base="1.3")(job)
+    if sweep is not None:
+        sys.argv.append(f"hydra.sweep.dir={_quoted(sweep.folder)}")  # Hydra's own record, multirun.yaml
+        sys.exit(_run_sweep(sweep, start))
+    start()
+    if failed:
+        sys.exit(2)
+
+
+def job_overrides() -> list[str]:
+    """The overrides of the job that is running, as given on the command line or by a sweep."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def _sweep_of(root: str, overrides: Sequence[str], multirun: bool, script: Path, metric: str) -> Sweep | None:
+    """The sweep that a checked command line asks for; None where it asks for a single job.
+
+    Its name is `name=`, or the file in sweeps/, or what the jobs share and differ in; its folder is `run_dir`.
+    """
+    with hydra.initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        given = parser.parse_overrides(list(overrides))
+        shared = [override for override in given if not override.is_sweep_override()]
+        base = composed(root, texts(shared), keep_hydra=True)
+        if not multirun and base.hydra.mode is not RunMode.MULTIRUN:
+            return None
+        every = [each for each in with_parameters(parser, base, given) if not each.is_hydra_override()]
+    # What the file sweeps stays in the jobs' names, also where the command line leaves one value of it.
+    of_file = base.hydra.sweeper.get("params") or {}
+    swept = tuple(key for each in every if (key := each.get_key_element()) in of_file or each.is_sweep_override())
+    fixed = {key: each.get_value_element_as_str() for each in every if (key := each.get_key_element()) not in swept}
+    if "name" not in fixed:
+        telling = {key: value for key, value in fixed.items() if not key.startswith((*OPERATIONAL, "debug"))}
+        base.name = base.hydra.runtime.choices.get("sweeps") or grid_name(telling, swept)
+    return Sweep(
+        name=base.name,
+        folder=Path(base.run_dir),
+        script=script,
+        swept=swept,
+        metric=metric,
+        invocation=uuid4().hex,
+        echo=base.hydra.runtime.choices["hydra/launcher"] == "basic",
+    )
+
+
+def _run_sweep(sweep: Sweep, start: Callable[[], None]) -> int:
+    """All jobs of the sweep and its closing table; the exit code of the program."""
+    try:
+        with RunDirectory(sweep.folder).locked():
+            try:
+                start()
+                stopped = False
+            except KeyboardInterrupt:
+                stopped = True
+            records = job_records(sweep)
+            close_sweep(sweep, records, Console(width=None if sys.stdout.isatty() else 140))
+    except Orca2Error as error:
+        _complain(error)
+        return 2
+    if stopped:
+        return 130
+    return 0 if all(record.state == "done" for record in records) else 1
+
+
+def _start_job(sweep: Sweep, cfg: DictConfig) -> float:
+    """Called by a launcher, maybe in another process or on another machine than the head of the sweep."""
+    own = HydraConfig.get()
+    given = dict(text.partition("=")[::2] for text in job_overrides())
+    values = {key: given[key] for key in sweep.swept}
+    where = {"run_dir": _quoted(sweep.folder / job_name(values)), "name": f"{sweep.name}/{job_name(values)}"}
+    if OmegaConf.select(cfg, "logger.group", default="") is None:
+        where["logger.group"] = sweep.name
+    searchpath = [text for text in own.overrides.hydra if text.startswith("hydra.searchpath")]
+    lines = [*(f"{key}={value}" for key, value in (given | where).items()), *searchpath, "hydra.mode=RUN"]
+    return run_job(sweep, int(own.job.num), values, lines, storable(cfg))
+
+
+def _quoted(path: Path) -> str:
+    """`path` as a value on Hydra's command line, whatever signs are in it."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def _complain(error: Orca2Error) -> None:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
