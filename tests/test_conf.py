@@ -86,7 +86,7 @@ def test_file_keeps_the_rules(file: Path) -> None:
     content = yaml.safe_load(file.read_text())
     group = file.relative_to(CONF).parts[0]
     text = file.read_text()
-    assert text.count("_target_:") <= 1
+    assert text.count("_target_:") <= (2 if group == "hydra" else 1)  # an Optuna sampler stands inside its sweeper
     assert "${now:" not in text and ("${hydra:" not in text or group == "hydra")
     if group in OVERLAYS:
         return

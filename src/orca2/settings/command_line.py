@@ -1,6 +1,6 @@
 """Checks of the command line: every problem of every job, before the first one starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,8 +113,11 @@ def _variants(parser: OverridesParser, overrides: list[Override]) -> Iterator[li
             choices.append([override])
         else:
             key, swept = override.get_key_element(), override.value()
-            ends = isinstance(swept, IntervalSweep)  # of an optimizing sweeper: any value between two
-            values = (swept.start, swept.end) if ends else override.sweep_string_iterator()
+            values: Iterable[object]
+            if isinstance(swept, IntervalSweep):  # of an optimizing sweeper: any value between two
+                values = (swept.start, swept.end)
+            else:
+                values = override.sweep_string_iterator()
             choices.append([parser.parse_override(f"{key}={value}") for value in values])
     choices = [options for options in choices if options]
     first = [options[0] for options in choices]

@@ -110,19 +110,19 @@ def _run_sweep(sweep: Sweep, start: Callable[[], None]) -> int:
     """All jobs of the sweep and its closing table; the exit code of the program."""
     try:
         with RunDirectory(sweep.folder).locked():
+            code = 0
             try:
                 start()
-                stopped = False
             except KeyboardInterrupt:
-                stopped = True
+                code = 130
+            except SystemExit as stop:  # Hydra has said why, such as a pool or a cluster that broke
+                code = int(stop.code or 0)
             records = job_records(sweep)
             close_sweep(sweep, records, Console(width=None if sys.stdout.isatty() else 140))
     except Orca2Error as error:
         _complain(error)
         return 2
-    if stopped:
-        return 130
-    return 0 if all(record.state == "done" for record in records) else 1
+    return code or int(any(record.state != "done" for record in records))
 
 
 def _start_job(sweep: Sweep, cfg: DictConfig) -> float:
