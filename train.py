@@ -14,7 +14,6 @@ from orca2.ranks import is_first, joined
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
 
-
 METRIC = "held_out/cautious/accuracy"
 """Of `results.json`; what a run returns, and what a sweep compares."""
 

@@ -113,11 +113,9 @@ def _variants(parser: OverridesParser, overrides: list[Override]) -> Iterator[li
             choices.append([override])
         else:
             key, swept = override.get_key_element(), override.value()
-            values: Iterable[object]
-            if isinstance(swept, IntervalSweep):  # of an optimizing sweeper: any value between two
-                values = (swept.start, swept.end)
-            else:
-                values = override.sweep_string_iterator()
+            # An optimizing sweeper takes any value between two.
+            ends = (swept.start, swept.end) if isinstance(swept, IntervalSweep) else None
+            values: Iterable[object] = ends or override.sweep_string_iterator()
             choices.append([parser.parse_override(f"{key}={value}") for value in values])
     choices = [options for options in choices if options]
     first = [options[0] for options in choices]
