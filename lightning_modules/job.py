@@ -41,6 +41,7 @@ from orca2.leaks import LeakReport
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, model_config
+from orca2.modelling.loading import defer_model
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, is_sharded, shard
 from orca2.modelling.spec import ModelSpec
@@ -173,12 +174,17 @@ def load_student(
 
     Raises ModelError when packed documents see each other.
     """
-    model = build_model(job.model, tokenizer, job.seed)
+    # To be sharded it is built without memory, and each rank fills its own rows.
+    deferred = defer_model(job.model, tokenizer, job.seed) if job.trainer.parallelism == "fsdp" else None
+    model = build_model(job.model, tokenizer, job.seed) if deferred is None else deferred.model
     student = StudentForLoss(
         model, kernel, activation_checkpointing=job.model.activation_checkpointing, compile=job.model.compile
-    ).to(job.trainer.device, job.trainer.master_dtype)
-    if job.trainer.parallelism == "fsdp":
+    ).to(job.trainer.master_dtype)
+    if deferred is None:
+        student.to(job.trainer.device)
+    else:
         shard(student, build_mesh(job.trainer.device.type, job.trainer.shards), job.trainer.compute_dtype)
+        deferred.materialise(student, job.trainer.device)
     if job.packing.isolate:
         with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled=job.trainer.autocasts):
             head = check_student(student)

@@ -98,12 +98,17 @@ def build_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, seed: int) 
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         else:
             model = _load(spec.weights, config)
+    finish_model(model, tokenizer)
+    return model
+
+
+def finish_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make a model fit its tokenizer: enough embedding rows, its token ids, and greedy decoding."""
     grow_embeddings(model, len(tokenizer))
     _set_token_ids(model.config, tokenizer)
     # A hub model's own settings sample with a temperature; this project decodes greedily.
     model.generation_config = GenerationConfig(do_sample=False)
     _set_token_ids(model.generation_config, tokenizer)
-    return model
 
 
 def grow_embeddings(model: PreTrainedModel, entries: int) -> None:
