@@ -38,6 +38,7 @@ from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
 from orca2.leaks import LeakReport
+from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, model_config
@@ -66,6 +67,7 @@ class TrainingJob:
     seed: int
     model: ModelSpec
     strategy: StrategyChoice
+    lora: Lora
     erasing: Erasing
     format: ChatFormat
     source: Source
@@ -121,6 +123,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
 
     Raises Interrupted after a clean stop, and the errors of `orca2.errors` for what the user can mend.
     """
+    job.lora.require(job.trainer.device, sharded=job.trainer.parallelism == "fsdp")
     tokenizer = build_tokenizer(job.model, job.format, default_system=job.erasing.inference)
     kernel = choose_kernel(job, tokenizer, console)
     renderer = Renderer(tokenizer, job.format)
@@ -141,6 +144,8 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
         if not is_sharded(student):
             student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
+        if job.lora.enabled:
+            merge_adapters(student.model)
         export(student, tokenizer, renderer, job.erasing, run, console)
         answers = ask_held_out(student, renderer, questions, job.held_out, job.model.max_len)
         counts = summed(everyone(data.report.summary()))
@@ -177,6 +182,9 @@ def load_student(
     # To be sharded it is built without memory, and each rank fills its own rows.
     deferred = defer_model(job.model, tokenizer, job.seed) if job.trainer.parallelism == "fsdp" else None
     model = build_model(job.model, tokenizer, job.seed) if deferred is None else deferred.model
+    if job.lora.enabled:
+        markup = tokenizer.convert_tokens_to_ids([job.format.start, job.format.end])
+        add_adapters(model, job.lora, train_embeddings=max(markup) >= model_config(job.model, tokenizer).vocab_size)
     student = StudentForLoss(
         model, kernel, activation_checkpointing=job.model.activation_checkpointing, compile=job.model.compile
     ).to(job.trainer.master_dtype)
@@ -190,7 +198,8 @@ def load_student(
             head = check_student(student)
         console.print(f"self-test passed: packed examples are isolated, loss head is {head}", highlight=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"student: {parameters:,} parameters", highlight=False)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    console.print(f"student: {parameters:,} parameters, {trained:,} trained", highlight=False)
     return student
 
 

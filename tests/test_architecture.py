@@ -37,6 +37,7 @@ LAYERS = {
     "orca2.data": 4,
     "orca2.modelling": 4,
     "orca2.generation": 5,
+    "orca2.planning": 5,
     "orca2.synthesis": 7,
     "orca2.evaluation": 6,
     "orca2.display": 7,

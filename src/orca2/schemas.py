@@ -25,6 +25,7 @@ class TrainConfig:
     run_dir: str = MISSING
     seed: int = _at_least(0)
     model: Any = MISSING
+    lora: Any = MISSING
     strategy: Any = MISSING
     erasing: Any = MISSING
     format: Any = MISSING

@@ -29,6 +29,7 @@ FILES = {
         name: ${model.name}-${strategy.name}
         run_dir: runs/${name}
         seed: 17
+        lora: {}
         erasing: {}
         format: {}
         source: {}

@@ -35,12 +35,13 @@ class _LabelNLL(torch.autograd.Function):
         return normaliser_N - chosen_N
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         (grad_N,) = grads
         hidden_NH, weight_VH, bias_V, labels_N, normaliser_N = ctx.saved_tensors
         d_hidden_NH = torch.empty_like(hidden_NH)
         # Sums over chunks stay in fp32: half precision would lose small chunks to large ones.
-        d_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        # None where the output layer is frozen, as beside adapters: it is the largest gradient of all.
+        d_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         d_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for start in range(0, len(labels_N), ctx.chunk):
             part = slice(start, start + ctx.chunk)
@@ -51,12 +52,15 @@ class _LabelNLL(torch.autograd.Function):
                 d_bias_V += d_logits_CV.sum(0)
             d_low_CV = d_logits_CV.to(hidden_NH.dtype)
             d_hidden_NH[part] = d_low_CV @ weight_VH
+            if d_weight_VH is None:
+                continue
             if weight_VH.dtype == torch.float32:
                 d_weight_VH.addmm_(d_low_CV.T, hidden_NH[part])
             else:
                 d_weight_VH += d_low_CV.T @ hidden_NH[part]
         d_bias = None if d_bias_V is None or bias_V is None else d_bias_V.to(bias_V.dtype)
-        return d_hidden_NH, d_weight_VH.to(weight_VH.dtype), d_bias, None
+        d_weight = None if d_weight_VH is None else d_weight_VH.to(weight_VH.dtype)
+        return d_hidden_NH, d_weight, d_bias, None
 
 
 def _logits(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> Tensor:
