@@ -54,13 +54,15 @@ class TrainerSpec:
                 found.append(f"trainer.{key} = {value!r}: auto, or a number from 1")
         if found:
             raise ConfigError("; ".join(found))
-        if self.accelerator == "gpu" and not torch.cuda.is_available():
-            raise ConfigError("trainer.accelerator=gpu, but torch sees no CUDA device here: use trainer=cpu")
-        self._check_mesh()
-
-    def _check_mesh(self) -> None:
         if self.parallelism == "one" and self.world > 1:
             raise ConfigError(f"trainer {self.name!r} is for one process, not {self.world}: use trainer=ddp or fsdp")
+        if self.parallelism == "fsdp" and self.world % self.shards:
+            raise ConfigError(f"trainer.data_parallel_size = {self.shards} does not divide the {self.world} ranks")
+
+    def require_here(self) -> None:
+        """Raise ConfigError where this machine or its launcher is not as asked for; a plan may be for others."""
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise ConfigError("trainer.accelerator=gpu, but torch sees no CUDA device here: use trainer=cpu")
         if self.device.type == "cuda" and self.local_world > torch.cuda.device_count():
             raise ConfigError(
                 f"trainer.devices = {self.local_world}, but torch sees {torch.cuda.device_count()} CUDA devices here"
@@ -76,8 +78,6 @@ class TrainerSpec:
                 f"trainer.nodes = {self.nodes}: this command can start processes on its own machine only; start it on "
                 "every node with srun or torchrun, as in docs/scaling.md"
             )
-        if self.parallelism == "fsdp" and self.world % self.shards:
-            raise ConfigError(f"trainer.data_parallel_size = {self.shards} does not divide the {self.world} ranks")
 
     @property
     def device(self) -> torch.device:
@@ -95,7 +95,7 @@ class TrainerSpec:
         if self.strategy == "one":
             return 1
         if self.device.type == "cuda":
-            return torch.cuda.device_count()
+            return max(1, torch.cuda.device_count())  # none where a run is planned for another machine
         return 1 if self.strategy == "auto" else CPU_PROCESSES
 
     @property

@@ -33,8 +33,11 @@ class TrainConfig:
     packing: Any = MISSING
     optimizer: Any = MISSING
     trainer: Any = MISSING
+    gpu: Any = MISSING
+    planning: Any = MISSING
     logger: Any = MISSING
     held_out: Any = MISSING
+    plan: bool = MISSING
     epochs: int = _at_least(1)
     packs_per_step: int = _at_least(1)
     packs_per_micro_batch: int = _at_least(1)

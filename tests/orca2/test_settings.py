@@ -36,6 +36,9 @@ FILES = {
         packing: {}
         optimizer: {}
         trainer: {}
+        gpu: {}
+        planning: {}
+        plan: false
         logger: {}
         held_out: {}
         epochs: 1

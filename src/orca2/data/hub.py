@@ -42,6 +42,8 @@ class HubSource:
     """Split -> file or pattern."""
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    tokens_per_example: int | None = None
+    """Mean length of a rendered example, for plans, which download nothing."""
 
     def __post_init__(self) -> None:
         _ = self._parser
@@ -103,6 +105,8 @@ class HubStream:
     data_files: Mapping[str, str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    tokens_per_example: int | None = None
+    """Mean length of a rendered example, for plans, which download nothing."""
 
     def __post_init__(self) -> None:
         _ = self._parser

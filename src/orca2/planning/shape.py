@@ -1,12 +1,13 @@
 """The sizes of a model that memory and arithmetic depend on, read from its config and counted without weights."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from orca2.modelling.build import head_dim
+from orca2.modelling.build import embedding_rows, head_dim
 from orca2.modelling.student import decoder_layers
 
 
@@ -64,6 +65,7 @@ def shape_of(config: PretrainedConfig, rows: int = 0) -> ModelShape:
     `rows`: embedding rows that the tokenizer needs; fewer than the model has change nothing.
     Raises `ModelError` for a family that does not name its layers.
     """
+    config = copy.deepcopy(config)  # growing the embeddings writes to it
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         if rows > config.vocab_size:
@@ -82,7 +84,7 @@ def shape_of(config: PretrainedConfig, rows: int = 0) -> ModelShape:
         heads=config.num_attention_heads,
         head_dim=head_dim(config),
         key_value_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        vocabulary=max(rows, config.vocab_size),
+        vocabulary=embedding_rows(model),
         tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
         head_norms=any(name.endswith("q_norm") for name, _ in layers[0].named_modules()),
         layer_parameters=layer,

@@ -1,0 +1,142 @@
+"""`plan=true`: from a training job to a plan of it. No weights are read, no process is started, nothing is written."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from lightning_modules.job import TrainingJob
+from lightning_modules.trainer import TrainerSpec
+from orca2.data.rows import RowRenderer
+from orca2.modelling.adapters import Lora, adapter_parameters
+from orca2.modelling.build import build_tokenizer, config_of_shape
+from orca2.planning.gpu import GPU, gpu_here
+from orca2.planning.lengths import outline
+from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
+from orca2.planning.shape import ModelShape, shape_of
+from orca2.planning.show import show_plan
+from orca2.planning.work import StageOutline
+from orca2.rendering.renderer import Renderer
+
+TERA = 1e12
+
+
+def plan_job(job: TrainingJob, gpu: GPU, assumptions: Assumptions, console: Console) -> Plan:
+    """Plan a single run and print it. Raises ConfigError where it cannot fit, naming what would."""
+    tokenizer = tokenizer_here(job)
+    return plan_stages(job, [stage_of(job, tokenizer, assumptions)], tokenizer, gpu, assumptions, console)
+
+
+def plan_stages(
+    job: TrainingJob,
+    stages: list[StageOutline],
+    tokenizer: PreTrainedTokenizerBase | None,
+    gpu: GPU,
+    assumptions: Assumptions,
+    console: Console,
+) -> Plan:
+    """Plan stages that share the model, the trainer and the batch of `job`, and print them as one table."""
+    device = gpu_here(gpu) if job.trainer.accelerator != "cpu" else None
+    trainer = job.trainer if device is None else replace(job.trainer, accelerator="gpu")
+    machine = machine_of(trainer, device, gpu, assumptions.free_share)
+    shape = shape_of(config_of_shape(job.model), 0 if tokenizer is None else len(tokenizer))
+    labels = max(stage.lengths.label_share for stage in stages)
+    plan = make_plan(request_of(job, trainer, shape, tokenizer, labels), machine, stages, assumptions.utilisation)
+    show_plan(plan, console)
+    return plan
+
+
+def stage_of(
+    job: TrainingJob,
+    tokenizer: PreTrainedTokenizerBase | None,
+    assumptions: Assumptions,
+    paper_hours: float | None = None,
+) -> StageOutline:
+    """What is known of the job's one stage. Raises ConfigError or DataError where nothing can be."""
+    render = None
+    if tokenizer is not None:
+        renderer = Renderer(tokenizer, job.format)
+        render = RowRenderer(renderer=renderer, erasing=job.erasing, length=job.packing.length, loss_on_history=False)
+    return outline(
+        job.name, job.source, job.strategy, job.erasing, render, job.epochs, assumptions, job.seed, paper_hours
+    )
+
+
+def tokenizer_here(job: TrainingJob) -> PreTrainedTokenizerBase | None:
+    """The student's tokenizer where it is on this machine: embedded, in a folder, or downloaded before."""
+    name = job.model.tokenizer or job.model.weights
+    cached = (
+        name is None or Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "tokenizer_config.json"), str)
+    )
+    return build_tokenizer(job.model, job.format) if cached else None
+
+
+def machine_of(trainer: TrainerSpec, device: GPU | None, gpu: GPU, free_share: float) -> Machine:
+    """The ranks' devices. On CPUs, the ranks of a node share its memory, all of which may be used."""
+    nodes = trainer.world // trainer.local_world
+    if device is None:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // trainer.local_world
+        name = "CPU process" if trainer.world > 1 else "CPU"
+        return Machine(
+            device=name,
+            memory=memory,
+            usable=memory,
+            operations_per_second=None,
+            ranks=trainer.world,
+            nodes=nodes,
+            is_gpu=False,
+        )
+    memory = device.memory
+    peak = device.peak_tflops
+    return Machine(
+        device=device.name,
+        memory=memory,
+        usable=None if memory is None else int(memory * (1 - free_share)),
+        operations_per_second=None if peak is None else peak * TERA * gpu.expected_mfu,
+        ranks=trainer.world,
+        nodes=nodes,
+        is_gpu=True,
+    )
+
+
+def request_of(
+    job: TrainingJob,
+    trainer: TrainerSpec,
+    shape: ModelShape,
+    tokenizer: PreTrainedTokenizerBase | None,
+    label_share: float,
+) -> Request:
+    """What memory depends on."""
+    embeddings = 0 if _markup_is_known(job, tokenizer) else shape.head_weights * (1 if shape.tied else 2)
+    lora = job.lora if job.lora.enabled else Lora(name="default", rank=16, alpha=32)
+    adapters = adapter_parameters(lora, shape.layer_matrices, shape.layers) + embeddings
+    return Request(
+        shape=shape,
+        compute="bf16" if trainer.compute_dtype == torch.bfloat16 else "fp32",
+        master="bf16" if trainer.master_dtype == torch.bfloat16 else "fp32",
+        parallelism=trainer.parallelism,
+        shards=trainer.shards if trainer.parallelism == "fsdp" else 1,
+        checkpointing=job.model.activation_checkpointing,
+        fused_attention=trainer.device.type == "cuda" and job.model.attention in ("auto", "flash", "varlen"),
+        pack_tokens=job.packing.length,
+        packs_per_step=job.packs_per_step,
+        packs_per_micro_batch=job.packs_per_micro_batch,
+        label_share=label_share,
+        adapters=adapters if job.lora.enabled else None,
+        frozen_head=job.lora.enabled and embeddings == 0,
+        quantized=job.lora.quantization == "4bit",
+        with_lora=adapters,
+    )
+
+
+def _markup_is_known(job: TrainingJob, tokenizer: PreTrainedTokenizerBase | None) -> bool:
+    """Whether the model's own embeddings have the format's control tokens; False where nobody can tell."""
+    if tokenizer is None:
+        return False
+    rows = config_of_shape(job.model).vocab_size
+    markup = tokenizer.convert_tokens_to_ids([job.format.start, job.format.end])
+    return max(markup) < rows

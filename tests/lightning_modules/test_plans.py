@@ -1,0 +1,75 @@
+"""`plan=true` from the config to the table: for machines that are not here, and sources that are elsewhere."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from lightning_modules.job import TrainingJob
+from lightning_modules.planning import plan_job
+from orca2.errors import ConfigError
+from orca2.planning.plan import Plan
+from orca2.settings import build_all, compose_config
+
+CLUSTER = ["trainer=fsdp", "trainer.devices=8", "packing.length=4096", "packs_per_step=64", "packs_per_micro_batch=1"]
+ELSEWHERE = ["source=hub", "source.path=owner/set"]
+STATED = ["planning.rows=1000000", "planning.tokens_per_example=500"]
+
+
+def plan(*overrides: str) -> Plan:
+    built = build_all(compose_config("train", overrides), leave_out=("run_dir", "plan"))
+    gpu, assumptions = built.pop("gpu"), built.pop("planning")
+    return plan_job(TrainingJob(**built), gpu, assumptions, Console(quiet=True))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is planned for that GPU")
+def test_the_demo_on_this_cpu() -> None:
+    """Fails if the plain command cannot be planned, or lengths are not measured where the source is at hand."""
+    demo = plan()
+    assert demo.machine.device == "CPU" and demo.fits
+    assert demo.stages[0].rows == 55_000
+    assert "measured on 500 rows of procedural" in demo.stages[0].origin
+    assert 50 < demo.stages[0].tokens / 55_000 < 300
+
+
+def test_a_cluster_that_is_not_here() -> None:
+    """Fails if a plan needs the GPUs or the network, or cuts the weights over nodes that hold copies."""
+    large = plan("model=13b", "gpu=a100_80", *CLUSTER, "trainer.nodes=4", *ELSEWHERE, *STATED)
+    assert large.fits
+    assert (large.machine.ranks, large.machine.nodes, large.request.shards) == (32, 4, 8)
+    assert (large.request.compute, large.request.master) == ("bf16", "fp32")
+    assert large.memory.optimizer == 8 * 13_015_864_320 // 8
+    assert large.stages[0].tokens == 500_000_000
+
+
+def test_a_run_that_cannot_fit_is_refused() -> None:
+    """Fails if 13B is let onto one GPU with all its states."""
+    with pytest.raises(ConfigError, match=r"cannot fit.*\n  - trainer=fsdp trainer.devices=4.*\n  - lora=default"):
+        plan("model=13b", "trainer=one_gpu", "gpu=a100_80", *CLUSTER[2:], *ELSEWHERE, *STATED)
+
+
+def test_lora_in_four_bits_fits_a_small_gpu() -> None:
+    """Fails if the switch does not reach the plan."""
+    small = plan(
+        "model=7b", "lora=default", "lora.quantization=4bit", "trainer=one_gpu", "gpu=a100_40", *CLUSTER[2:], *ELSEWHERE,
+        *STATED,
+    )  # fmt: skip
+    assert small.memory.weights < 6 * 2**30
+    assert small.fits
+
+
+def test_a_source_elsewhere_must_be_stated() -> None:
+    """Fails if a plan downloads a data set, or makes numbers up for it."""
+    with pytest.raises(
+        ConfigError, match=r"downloads nothing: state planning.rows=… and planning.tokens_per_example=…"
+    ):
+        plan("model=7b", *ELSEWHERE)
+    with pytest.raises(ConfigError, match=r"state planning.tokens_per_example=…$"):
+        plan("model=7b", *ELSEWHERE, "planning.rows=5")
+    openorca = plan("model=smollm2_135m", "source=openorca", "gpu=h200", "trainer=one_gpu")
+    assert openorca.stages[0].tokens == 1_000_000 * 475
+
+
+def test_lengths_are_estimated_without_the_tokenizer() -> None:
+    """Fails if the tokens of another tokenizer are given out for the model's own, or nobody is told."""
+    estimated = plan("model=smollm2_135m", "gpu=h200", "trainer=one_gpu")
+    assert "estimated (the tokenizer is not here" in estimated.stages[0].origin
