@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
@@ -18,7 +17,6 @@ OVERLAYS = {"hydra", "debug", "sweeps"}
 ELSEWHERE = {"sweeps/wandb", "hydra/launcher", "hydra/sweeper"}
 """Groups that no root composes by itself; tests/test_sweeps.py holds their files."""
 CAN_BUILD = {
-    ("trainer", "one_gpu"): torch.cuda.is_available(),
     ("tasks", "reasoning_gym"): find_spec("reasoning_gym") is not None,
 }
 """Files that refuse some machines."""

@@ -60,37 +60,39 @@ def outline(
             f"{' and '.join(missing)}"
         )
     if stated is not None:
-        lengths = Lengths(
-            mean=stated,
-            mean_square=stated**2,
-            label_share=STATED_LABEL_SHARE,
-            origin=f"{stated} tokens an example, as stated",
-        )
-        return StageOutline(name=name, rows=rows, epochs=epochs, lengths=lengths, paper_hours=paper_hours)
-    assert isinstance(source, MapSource)  # the only streams are on the hub
+        lengths, kept = _stated(stated), 1.0
+    else:
+        assert isinstance(source, MapSource)  # the only streams are on the hub
+        lengths, kept = _sampled(source, choice, erasing, render, assumptions.sample_rows, seed)
+    return StageOutline(name=name, rows=round(rows * kept), epochs=epochs, lengths=lengths, paper_hours=paper_hours)
+
+
+def _stated(tokens: int) -> Lengths:
+    # Of equal lengths, so a lower bound of attention, which is a few per cent of the arithmetic.
+    origin = f"{tokens} tokens an example, as stated"
+    return Lengths(mean=tokens, mean_square=tokens**2, label_share=STATED_LABEL_SHARE, origin=origin)
+
+
+def _sampled(
+    source: MapSource, choice: StrategyChoice, erasing: Erasing, render: RowRenderer | None, rows: int, seed: int
+) -> tuple[Lengths, float]:
+    """Lengths of a sample, and the share of its rows that are trained on."""
     if isinstance(source, PreparedSource):
         source.prepare()
-    wanted = min(assumptions.sample_rows, source.size)
-    counts = list(_measured(source, choice, erasing, render, wanted, seed))
+    rows = min(rows, source.size)
+    counts = list(_measured(source, choice, erasing, render, rows, seed))
     if not counts:
-        raise ConfigError(
-            f"none of {wanted} rows of source {source.name!r} can be trained on; set planning.tokens_per_example"
-        )
-    total = sum(tokens for tokens, _ in counts)
-    kept = len(counts) / wanted
-    how = (
-        "measured"
-        if render is not None
-        else f"estimated at {BYTES_PER_TOKEN} bytes a token, the tokenizer is not here,"
-    )
+        raise ConfigError(f"none of {rows} rows of source {source.name!r} can be trained on")
+    total, kept = sum(tokens for tokens, _ in counts), len(counts) / rows
+    how = "measured" if render is not None else f"estimated at {BYTES_PER_TOKEN} bytes a token (no tokenizer here)"
     lengths = Lengths(
         mean=total / len(counts),
         mean_square=sum(tokens**2 for tokens, _ in counts) / len(counts),
         label_share=sum(labels for _, labels in counts) / total,
-        origin=f"{total / len(counts):,.0f} tokens an example, {how} on {wanted:,} rows of {source.name}, "
-        f"of which {kept:.0%} are trained on",
+        origin=f"{total / len(counts):,.0f} tokens an example, {how} on {rows:,} rows of {source.name}, of which "
+        f"{kept:.0%} are trained on",
     )
-    return StageOutline(name=name, rows=round(rows * kept), epochs=epochs, lengths=lengths, paper_hours=paper_hours)
+    return lengths, kept
 
 
 def _measured(
