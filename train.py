@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from lightning_modules.job import Interrupted, TrainingJob, open_and_run
-from lightning_modules.planning import plan_job
+from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
 from orca2.launch import STOPPED, reporting, start_ranks
 from orca2.ranks import is_first, joined
@@ -32,7 +32,7 @@ def train(cfg: Any) -> float | None:
         gpu, assumptions = built.pop("gpu"), built.pop("planning")
         job = TrainingJob(**built)
         if cfg.plan:
-            plan_job(job, gpu, assumptions, Console(width=None if sys.stdout.isatty() else 140))
+            plan_run({job.name: job}, gpu, assumptions, Console(width=None if sys.stdout.isatty() else 140))
             return None
         job.trainer.require_here()
         if job.trainer.starts_ranks and not run.is_done:

@@ -1,6 +1,7 @@
 """`plan=true`: from a training job to a plan of it. No weights are read, no process is started, nothing is written."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,44 +26,58 @@ from orca2.rendering.renderer import Renderer
 TERA = 1e12
 
 
-def plan_job(job: TrainingJob, gpu: GPU, assumptions: Assumptions, console: Console) -> Plan:
-    """Plan a single run and print it. Raises ConfigError where it cannot fit, naming what would."""
-    tokenizer = tokenizer_here(job)
-    return plan_stages(job, [stage_of(job, tokenizer, assumptions)], tokenizer, gpu, assumptions, console)
-
-
-def plan_stages(
-    job: TrainingJob,
-    stages: list[StageOutline],
-    tokenizer: PreTrainedTokenizerBase | None,
+def plan_run(
+    jobs: Mapping[str, TrainingJob],
     gpu: GPU,
     assumptions: Assumptions,
     console: Console,
+    expected_tokens: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Plan stages that share the model, the trainer and the batch of `job`, and print them as one table."""
-    device = gpu_here(gpu) if job.trainer.accelerator != "cpu" else None
-    trainer = job.trainer if device is None else replace(job.trainer, accelerator="gpu")
-    machine = machine_of(trainer, device, gpu, assumptions.free_share)
-    shape = shape_of(config_of_shape(job.model), 0 if tokenizer is None else len(tokenizer))
+    """Plan the stages of a run, in order, and print them; a single run is one stage.
+
+    All stages have the model of the first; memory is that of the stage with the largest micro-batch.
+    `expected_tokens`: stage -> tokens of an epoch, for those whose source is elsewhere.
+    Raises ConfigError where a stage cannot fit, naming what would, and for a source of which nothing is known.
+    """
+    first = next(iter(jobs.values()))
+    tokenizer = tokenizer_here(first)
+    stated = expected_tokens or {}
+    stages = [stage_of(name, job, tokenizer, assumptions, stated.get(name)) for name, job in jobs.items()]
+    largest = max(jobs.values(), key=lambda job: job.packing.length * job.packs_per_micro_batch)
+    largest = replace(largest, model=first.model)
+    device = gpu_here(gpu) if first.trainer.accelerator != "cpu" else None
+    trainer = first.trainer if device is None else replace(first.trainer, accelerator="gpu")
+    machine = machine_of(trainer, device, assumptions.free_share)
+    shape = shape_of(config_of_shape(first.model), 0 if tokenizer is None else len(tokenizer))
     labels = max(stage.lengths.label_share for stage in stages)
-    plan = make_plan(request_of(job, trainer, shape, tokenizer, labels), machine, stages, assumptions.utilisation)
+    plan = make_plan(request_of(largest, trainer, shape, tokenizer, labels), machine, stages, assumptions.utilisation)
     show_plan(plan, console)
     return plan
 
 
 def stage_of(
+    name: str,
     job: TrainingJob,
     tokenizer: PreTrainedTokenizerBase | None,
     assumptions: Assumptions,
-    paper_hours: float | None = None,
+    expected_tokens: int | None,
 ) -> StageOutline:
-    """What is known of the job's one stage. Raises ConfigError or DataError where nothing can be."""
+    """What is known of a job. Raises ConfigError or DataError where nothing can be."""
     render = None
     if tokenizer is not None:
         renderer = Renderer(tokenizer, job.format)
         render = RowRenderer(renderer=renderer, erasing=job.erasing, length=job.packing.length, loss_on_history=False)
     return outline(
-        job.name, job.source, job.strategy, job.erasing, render, job.epochs, assumptions, job.seed, paper_hours
+        name,
+        job.source,
+        job.strategy,
+        job.erasing,
+        render,
+        job.epochs,
+        job.packing.length * job.packs_per_step,
+        assumptions,
+        job.seed,
+        expected_tokens,
     )
 
 
@@ -75,7 +90,7 @@ def tokenizer_here(job: TrainingJob) -> PreTrainedTokenizerBase | None:
     return build_tokenizer(job.model, job.format) if cached else None
 
 
-def machine_of(trainer: TrainerSpec, device: GPU | None, gpu: GPU, free_share: float) -> Machine:
+def machine_of(trainer: TrainerSpec, device: GPU | None, free_share: float) -> Machine:
     """The ranks' devices. On CPUs, the ranks of a node share its memory, all of which may be used."""
     nodes = trainer.world // trainer.local_world
     if device is None:
@@ -96,7 +111,7 @@ def machine_of(trainer: TrainerSpec, device: GPU | None, gpu: GPU, free_share: f
         device=device.name,
         memory=memory,
         usable=None if memory is None else int(memory * (1 - free_share)),
-        operations_per_second=None if peak is None else peak * TERA * gpu.expected_mfu,
+        operations_per_second=None if peak is None else peak * TERA * device.expected_mfu,
         ranks=trainer.world,
         nodes=nodes,
         is_gpu=True,

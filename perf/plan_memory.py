@@ -81,13 +81,11 @@ def job_of(overrides: list[str]) -> Any:
 
 def planned(job: Any) -> Any:
     """The memory that a plan of `job` says."""
-    from lightning_modules.planning import plan_stages, stage_of, tokenizer_here
+    from lightning_modules.planning import plan_run
     from orca2.settings import build, compose_config
 
     config = compose_config("train", [])
-    tokenizer, assumptions = tokenizer_here(job), build(config.planning)
-    stage = stage_of(job, tokenizer, assumptions)
-    return plan_stages(job, [stage], tokenizer, build(config.gpu), assumptions, Console(quiet=True)).memory
+    return plan_run({"run": job}, build(config.gpu), build(config.planning), Console(quiet=True)).memory
 
 
 class Peak(L.Callback):

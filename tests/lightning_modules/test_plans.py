@@ -1,13 +1,16 @@
 """`plan=true` from the config to the table: for machines that are not here, and sources that are elsewhere."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from rich.console import Console
 
 from lightning_modules.job import TrainingJob
-from lightning_modules.planning import plan_job
+from lightning_modules.planning import plan_run
 from orca2.errors import ConfigError
-from orca2.planning.plan import Plan
+from orca2.planning.gpu import GPU
+from orca2.planning.plan import Assumptions, Plan
 from orca2.settings import build_all, compose_config
 
 CLUSTER = ["trainer=fsdp", "trainer.devices=8", "packing.length=4096", "packs_per_step=64", "packs_per_micro_batch=1"]
@@ -15,10 +18,15 @@ ELSEWHERE = ["source=hub", "source.path=owner/set"]
 STATED = ["planning.rows=1000000", "planning.tokens_per_example=500"]
 
 
-def plan(*overrides: str) -> Plan:
+def job_of(*overrides: str) -> tuple[TrainingJob, GPU, Assumptions]:
     built = build_all(compose_config("train", overrides), leave_out=("run_dir", "plan"))
     gpu, assumptions = built.pop("gpu"), built.pop("planning")
-    return plan_job(TrainingJob(**built), gpu, assumptions, Console(quiet=True))
+    return TrainingJob(**built), gpu, assumptions
+
+
+def plan(*overrides: str) -> Plan:
+    job, gpu, assumptions = job_of(*overrides)
+    return plan_run({job.name: job}, gpu, assumptions, Console(quiet=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is planned for that GPU")
@@ -71,3 +79,17 @@ def test_lengths_are_estimated_without_the_tokenizer() -> None:
     """Fails if the tokens of another tokenizer are given out for the model's own, or nobody is told."""
     estimated = plan("model=smollm2_135m", "gpu=h200", "trainer=one_gpu")
     assert "estimated at 3.6 bytes a token" in estimated.stages[0].origin
+
+
+def test_stages_of_the_paper() -> None:
+    """Fails if stages are not planned one by one, beside the paper's hours, from the tokens that each states."""
+    settings = ["model=13b", "gpu=a100_80", *CLUSTER, "trainer.nodes=4", *ELSEWHERE]
+    job, gpu, assumptions = job_of(*settings)
+    jobs = {"flan": job, "chatgpt": replace(job, epochs=3, packs_per_step=512), "other": replace(job, epochs=2)}
+    stated = {"flan": 2_500_000_000, "chatgpt": 1_500_000_000, "other": 475}
+    planned = plan_run(jobs, gpu, assumptions, Console(quiet=True), stated)
+    assert [stage.paper_hours for stage in planned.stages] == [17, 40, None]
+    assert [stage.tokens for stage in planned.stages] == [pytest.approx(n, rel=1e-6) for n in (2.5e9, 4.5e9, 950)]
+    flan, chatgpt, _ = planned.stages
+    assert flan.steps / chatgpt.steps == pytest.approx(2.5 * 8 / 4.5, rel=1e-3)
+    assert flan.hours is not None and 5 < flan.hours < 30

@@ -17,6 +17,8 @@ BYTES_PER_TOKEN = 3.6
 """Of English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Only where the tokenizer is not here."""
 MARKUP_TOKENS = 15
 """Of a ChatML example: three turns of two control tokens, a role and line breaks."""
+TYPICAL_TOKENS = 475
+"""Of an example, where a stage states its tokens only: as of OpenOrca, see conf/source/openorca.yaml."""
 STATED_LABEL_SHARE = 0.5
 """Tokens that carry loss, where nothing is measured; ours. It moves the output layer's part of the arithmetic only."""
 
@@ -35,20 +37,24 @@ def outline(
     erasing: Erasing,
     render: RowRenderer | None,
     epochs: float,
+    tokens_per_step: int,
     assumptions: Assumptions,
     seed: int = 0,
-    paper_hours: float | None = None,
+    expected_tokens: int | None = None,
 ) -> StageOutline:
     """One stage, from its source. `render` is None where the tokenizer is not on this machine.
 
+    `expected_tokens`: of an epoch, as stated by a stage whose source is elsewhere.
     Raises `ConfigError` for a source elsewhere of which nothing is stated, and `DataError` for one that cannot be
     read.
     """
     stated = assumptions.tokens_per_example
     elsewhere = is_elsewhere(source)
     if elsewhere and stated is None:
-        stated = getattr(source, "tokens_per_example", None)
+        stated = getattr(source, "tokens_per_example", None) or (None if expected_tokens is None else TYPICAL_TOKENS)
     rows = assumptions.rows or (source.size if not elsewhere or isinstance(source, HubStream) else None)
+    if elsewhere and stated is not None and expected_tokens is not None:
+        rows = assumptions.rows or round(expected_tokens / stated)
     missing = [
         f"planning.{key}=…"
         for key, absent in (("rows", rows is None), ("tokens_per_example", elsewhere and stated is None))
@@ -64,7 +70,9 @@ def outline(
     else:
         assert isinstance(source, MapSource)  # the only streams are on the hub
         lengths, kept = _sampled(source, choice, erasing, render, assumptions.sample_rows, seed)
-    return StageOutline(name=name, rows=round(rows * kept), epochs=epochs, lengths=lengths, paper_hours=paper_hours)
+    return StageOutline(
+        name=name, rows=round(rows * kept), epochs=epochs, lengths=lengths, tokens_per_step=tokens_per_step
+    )
 
 
 def _stated(tokens: int) -> Lengths:

@@ -143,7 +143,6 @@ def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline]
         work_of(
             stage,
             request.shape,
-            request.pack_tokens * request.packs_per_step,
             utilisation,
             None if speed is None else speed * machine.ranks,
             request.adapters,

@@ -27,7 +27,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     if machine.operations_per_second is not None:
         console.print(
             f"hours at {machine.operations_per_second / 1e12:,.0f} TFLOP/s of model arithmetic a GPU; the paper's "
-            f"stages took {PAPER_HOURS} hours for 13B on {PAPER_GPUS} A100 of 80 GB",
+            f"stages took {', '.join(map(str, PAPER_HOURS.values()))} hours for 13B on {PAPER_GPUS} A100 of 80 GB",
             highlight=False,
         )
     if machine.usable is None:

@@ -13,8 +13,8 @@ from orca2.planning.shape import ModelShape
 
 PAPER_GPUS = 32
 """A100 of 80 GB (arXiv 2311.11045, section 4.2)."""
-PAPER_HOURS = "17, 40 and 23"
-"""Of its three stages, about, for 13B (the same section). Hours of 7B are not reported."""
+PAPER_HOURS = {"flan": 17, "chatgpt": 40, "gpt4": 23}
+"""Of its three stages, about, for 13B (the same section), by their names in `conf/stage/`; not reported for 7B."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class StageOutline:
     epochs: float
     """Passes over them."""
     lengths: Lengths
-    paper_hours: float | None = None
-    """What the paper reports of this stage for 13B on `PAPER_GPUS` A100; None for other stages."""
+    tokens_per_step: int
+    """Of all packs of an optimizer step, padding included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,7 @@ class StageWork:
     """None where the speed of the GPU is not known."""
     origin: str
     paper_hours: float | None
+    """What the paper reports of this stage for 13B on `PAPER_GPUS` A100; None for other stages."""
 
 
 def operations_per_token(shape: ModelShape, lengths: Lengths, adapters: int | None) -> float:
@@ -80,12 +81,11 @@ def operations_per_token(shape: ModelShape, lengths: Lengths, adapters: int | No
 def work_of(
     stage: StageOutline,
     shape: ModelShape,
-    tokens_per_step: int,
     utilisation: float,
     operations_per_second: float | None,
     adapters: int | None,
 ) -> StageWork:
-    """`tokens_per_step`: of all packs of a step, padding included; `operations_per_second`: of all GPUs together."""
+    """`utilisation`: useful tokens as a share of all; `operations_per_second`: of all GPUs together."""
     rows = round(stage.rows * stage.epochs)
     tokens = round(rows * stage.lengths.mean)
     operations = tokens * operations_per_token(shape, stage.lengths, adapters)
@@ -93,11 +93,11 @@ def work_of(
         name=stage.name,
         rows=rows,
         tokens=tokens,
-        steps=max(1, round(tokens / (tokens_per_step * utilisation))),
+        steps=max(1, round(tokens / (stage.tokens_per_step * utilisation))),
         operations=operations,
         hours=None if operations_per_second is None else operations / operations_per_second / 3600,
         origin=stage.lengths.origin,
-        paper_hours=stage.paper_hours,
+        paper_hours=PAPER_HOURS.get(stage.name),
     )
 
 

@@ -144,18 +144,19 @@ def test_arithmetic_of_a_token(seven: ModelShape) -> None:
 
 def test_hours_and_steps(seven: ModelShape) -> None:
     """Fails if epochs, packing or the number of GPUs do not count."""
-    stage = StageOutline(name="two", rows=5_000_000, epochs=3, lengths=LENGTHS, paper_hours=40)
-    work = work_of(stage, seven, 4096 * 64, 0.98, 32 * 312e12 * 0.4, None)
+    stage = StageOutline(name="two", rows=5_000_000, epochs=3, lengths=LENGTHS, tokens_per_step=4096 * 64)
+    work = work_of(stage, seven, 0.98, 32 * 312e12 * 0.4, None)
     assert (work.rows, work.tokens) == (15_000_000, 7_500_000_000)
     assert work.steps == round(7.5e9 / (4096 * 64 * 0.98))
     assert work.hours == pytest.approx(work.operations / (32 * 312e12 * 0.4) / 3600)
-    assert work_of(stage, seven, 4096 * 64, 0.98, None, None).hours is None
+    assert work_of(stage, seven, 0.98, None, None).hours is None
 
 
 def test_a_plan_that_fits_prints_itself(seven: ModelShape) -> None:
     """Fails if a component, the paper's hours or the verdict is missing from what is printed."""
     stages = [
-        StageOutline(name=n, rows=10**6, epochs=1, lengths=LENGTHS, paper_hours=h) for n, h in (("1", 17), ("2", 40))
+        StageOutline(name=name, rows=10**6, epochs=1, lengths=LENGTHS, tokens_per_step=4096 * 64)
+        for name in ("flan", "chatgpt")
     ]
     plan = make_plan(request(seven), A100, stages, 0.98)
     console = Console(width=140, record=True, quiet=False, file=None)
@@ -170,7 +171,7 @@ def test_a_plan_that_fits_prints_itself(seven: ModelShape) -> None:
 
 def test_what_cannot_fit_is_refused_with_changes_that_would(seven: ModelShape) -> None:
     """Fails if a run is let go that ends out of memory, or a proposed change would not make it fit."""
-    stages = [StageOutline(name="one", rows=1000, epochs=1, lengths=LENGTHS)]
+    stages = [StageOutline(name="one", rows=1000, epochs=1, lengths=LENGTHS, tokens_per_step=4096)]
     plan = make_plan(request(seven, parallelism="ddp", shards=1, checkpointing="none"), A100, stages, 0.98)
     assert not plan.fits
     assert plan.remedies[0] == "trainer=fsdp"
@@ -181,7 +182,7 @@ def test_what_cannot_fit_is_refused_with_changes_that_would(seven: ModelShape) -
 
 def test_remedies_are_the_fewest_changes(seven: ModelShape) -> None:
     """Fails if more is changed than needed, or more GPUs are asked for where a setting is enough."""
-    stages = [StageOutline(name="one", rows=1000, epochs=1, lengths=LENGTHS)]
+    stages = [StageOutline(name="one", rows=1000, epochs=1, lengths=LENGTHS, tokens_per_step=4096)]
     large = request(seven, checkpointing="none", packs_per_micro_batch=4)
     plan = make_plan(large, A100, stages, 0.98)
     assert plan.remedies[0] in ("packs_per_micro_batch=1", "model.activation_checkpointing=selective")
