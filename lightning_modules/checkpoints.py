@@ -13,7 +13,9 @@ optimizer exists and no batch has been asked for.
 
 import base64
 import hashlib
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -31,11 +33,14 @@ from orca2.checkpointing.saving import Saver
 from orca2.checkpointing.shards import training_tensors
 from orca2.errors import CheckpointError
 
+SAME_SIGNAL_S = 2.0
+"""Signals within it are one request: a cluster signals the head and its ranks, and the head its ranks again."""
+
 
 class Checkpoints(L.Callback):
     """Saves every `every_steps` optimizer steps, at the end of the fit, and when asked to stop.
 
-    Ctrl-C (SIGINT) and SIGTERM stop after the step under way and save; a second signal stops at once.
+    Ctrl-C (SIGINT) and SIGTERM stop after the step under way and save; another one later stops at once.
     `stopped` tells the caller that the fit did not run to its end. `tell` prints a line.
     """
 
@@ -45,7 +50,7 @@ class Checkpoints(L.Callback):
         self.signature = signature
         self.tell = tell
         self.stopped = False
-        self._signalled = False
+        self._signalled: float | None = None
         self._previous_handlers: dict[int, Any] = {}
         self._saved_step: int | None = None
         self._saver: Saver | None = None
@@ -85,13 +90,17 @@ class Checkpoints(L.Callback):
                 return
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signalled = True
-        self._restore_handlers()
+        now = time.monotonic()
+        if self._signalled is None:
+            self._signalled = now
+        elif now - self._signalled > SAME_SIGNAL_S:
+            self._restore_handlers()
+            os.kill(os.getpid(), number)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         # Signals reach the ranks at different moments; all must stop after the same step.
-        self.stopped = trainer.strategy.reduce_boolean_decision(self._signalled, all=False)
+        self.stopped = trainer.strategy.reduce_boolean_decision(self._signalled is not None, all=False)
         step = trainer.global_step
         if self.stopped or (step > 0 and step % self.every_steps == 0 and module.report is not None):
             self._save(trainer, module)

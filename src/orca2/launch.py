@@ -41,7 +41,7 @@ PATIENCE_S = 10
 """Seconds that a rank lives on once it knows that another one failed: the launcher hears the failed one first."""
 
 _HEAD = "ORCA2_HEAD"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def start_ranks(script: str, overrides: Sequence[str], processes: int) -> None:
@@ -158,9 +158,10 @@ def reporting() -> Iterator[None]:
         raise SystemExit(STOPPED if isinstance(stop, KeyboardInterrupt) else stop.code) from None
     except BaseException as error:
         mendable = isinstance(error, Orca2Error)
-        if isinstance(error, RankError):
+        if isinstance(error, RankError) or (here().rank != 0 and not started_by_head()):
+            # Often every rank fails alike: without a head to choose, the first one is heard before it ends the others.
             time.sleep(PATIENCE_S)
-        else:
+        if not isinstance(error, RankError):
             _leave(f"{type(error).__name__}: {error}" if mendable else traceback.format_exc())
         sys.stdout.flush()
         sys.stderr.flush()

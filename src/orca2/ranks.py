@@ -1,7 +1,7 @@
 """The processes of one run: which one this is, and what they tell each other.
 
     torchrun, or the head process (launch.py)    RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK
-    srun                                         SLURM_PROCID SLURM_NTASKS SLURM_LOCALID …
+    srun                                         SLURM_PROCID SLURM_STEP_NUM_TASKS SLURM_LOCALID …
     neither                                      one process: rank 0 of 1, and every function here is trivial
 
 Tensors travel over NCCL between GPUs and over gloo between CPUs. Python objects and long waits have a gloo group of
@@ -54,23 +54,21 @@ def launched(environment: Mapping[str, str] = os.environ) -> Ranks | None:
     Raises ConfigError where nodes run unequal numbers of processes.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-    elif int(environment.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in environment:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE", "SLURM_NODEID")
+        rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        local_world = int(environment.get("LOCAL_WORLD_SIZE", world))
+        local_rank = int(environment.get("LOCAL_RANK", rank % local_world))
+        node = int(environment.get("GROUP_RANK", rank // local_world))
+    # The variables of the step: those of the allocation are also set in a batch script that starts no tasks.
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        rank, world = int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
+        nodes = int(environment["SLURM_STEP_NUM_NODES"])
+        if world % nodes:
+            raise ConfigError(f"srun started {world} tasks on {nodes} nodes: start equally many on each node")
+        local_world = world // nodes
+        local_rank, node = int(environment["SLURM_LOCALID"]), int(environment["SLURM_NODEID"])
     else:
         return None
-    rank, world = int(environment[names[0]]), int(environment[names[1]])
-    nodes = int(environment.get("SLURM_NNODES", 1)) if names[0] == "SLURM_PROCID" else 1
-    local_world = int(environment.get(names[3], world // nodes))
-    if world % local_world:
-        raise ConfigError(f"{world} processes cannot be {local_world} on each node: start equally many on every node")
-    return Ranks(
-        rank=rank,
-        world=world,
-        local_rank=int(environment.get(names[2], rank % local_world)),
-        local_world=local_world,
-        node=int(environment.get(names[4], rank // local_world)),
-    )
+    return Ranks(rank=rank, world=world, local_rank=local_rank, local_world=local_world, node=node)
 
 
 def here() -> Ranks:

@@ -2,7 +2,7 @@
 
 import json
 
-from orca2.data.report import DataReport
+from orca2.data.report import DataReport, list_of_rank, merge_lists, summed
 from orca2.records import Rejected
 
 
@@ -70,3 +70,25 @@ def test_left_out_rows_are_counted_not_listed(make_loader, lengths_source, tmp_p
         report.add(step)
     assert report.rejected == {"left_out": 20}
     assert report.write_rejected(tmp_path / "rejected.jsonl") == 0
+
+
+def test_the_lists_of_all_ranks_become_one(tmp_path):
+    """A row that another rank rejected must not stay in a file that nobody reads; one that two met is listed once."""
+    rows = [Rejected(source="s", row=f"line {n}", kind="broken", reason="cut") for n in range(3)]
+    path = tmp_path / "rejected.jsonl"
+    for rank, own in ((0, rows[:2]), (1, rows[1:])):
+        report = DataReport()
+        report._unwritten = list(own)
+        report.write_rejected(list_of_rank(path, rank))
+    merge_lists(path)
+    assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == ["line 0", "line 1", "line 2"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_summaries_of_ranks_add_up():
+    """The results are about the run, not about its first rank."""
+    first, second = DataReport(), DataReport()
+    first.rows, first.useful_tokens, first.padding_tokens, first.rejected["broken"] = 3, 30, 10, 1
+    second.rows, second.useful_tokens = 4, 60
+    total = summed([first.summary(), second.summary()])
+    assert (total["rows"], total["broken"], total["useful_tokens"], total["utilisation"]) == (7, 1, 90, 0.9)

@@ -1,0 +1,61 @@
+"""What the head makes of ranks that failed, and what ranks leave for it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+from orca2 import launch
+
+
+def failure(path: Path, code: int, text: str | None = None, time_ns: int = 0) -> ProcessFailure:
+    if text is not None:
+        extra = {"timestamp": 1, "time_ns": time_ns}
+        path.write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}))
+    return ProcessFailure(local_rank=0, pid=1, exitcode=code, error_file=str(path))
+
+
+def test_the_first_error_is_told(tmp_path: Path) -> None:
+    """The others only lost their connection to the rank that failed."""
+    failures = {
+        0: failure(tmp_path / "0", 1, "Connection closed by peer", 200),
+        1: failure(tmp_path / "1", 2, "DataError: row 3", 100),
+    }
+    assert launch._first_failure(failures) == "rank 1: DataError: row 3"
+
+
+def test_a_killed_rank_is_named_before_those_who_complain(tmp_path: Path) -> None:
+    """A rank that the kernel killed leaves no words."""
+    failures = {0: failure(tmp_path / "0", 1, "Connection closed", 1), 1: failure(tmp_path / "1", -9)}
+    assert launch._first_failure(failures).startswith("rank 1 was killed by SIGKILL (is the machine out of memory?)")
+
+
+def test_a_rank_without_words_is_still_named(tmp_path: Path) -> None:
+    """`os._exit` in a library, or an error before ours are caught."""
+    assert "rank 0 ended with exit code 7" in launch._first_failure({0: failure(tmp_path / "0", 7)})
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", "3"), (None, str(max(1, len(os.sched_getaffinity(0)) // 2)))])
+def test_ranks_share_the_cores(given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank with as many threads as cores runs several times slower than one process."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    with launch._variables(2):
+        assert os.environ["OMP_NUM_THREADS"] == expected
+        assert launch.started_by_head()
+    assert os.environ.get("OMP_NUM_THREADS") == given
+    assert not launch.started_by_head()
+
+
+def test_what_a_rank_leaves_is_what_the_head_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides of the file must agree."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with launch._variables(2):
+        launch._leave("ModelError: no such weights")
+    left: Any = launch._read(str(tmp_path / "error.json"))
+    assert left[1] == "ModelError: no such weights"
+    assert ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json")).timestamp > 0
