@@ -10,8 +10,9 @@ LAUNCHED = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE
 
 
 def spec(*overrides: str) -> TrainerSpec:
-    """A trainer from its file, on a machine without GPU."""
+    """A trainer from its file, on a machine without GPU, that can run here."""
     trainer: TrainerSpec = build(compose_config("train", [*overrides, "trainer.accelerator=cpu"]).trainer)
+    trainer.require_here()
     return trainer
 
 
