@@ -22,6 +22,7 @@ LAYERS = {
     "orca2.leaks": 1,
     "orca2.ranks": 1,
     "orca2.optimization": 1,
+    "orca2.option_files": 1,
     "orca2.targets": 1,
     "orca2.schemas": 2,
     "orca2.sweeps": 3,

@@ -89,6 +89,8 @@ class SynthesizeConfig:
     instructions: Any = MISSING
     teacher: Any = MISSING
     verification: Any = MISSING
+    cleaning: Any = MISSING
+    erasing: Any = MISSING
     size: int | None = MISSING
     rows_per_task: int | None = MISSING
     max_usd: float | None = MISSING
@@ -102,6 +104,8 @@ class SynthesizeConfig:
     rank: int = _at_least(0)
     world: int = _at_least(1)
     estimate: bool = MISSING
+    push_to_hub: str | None = MISSING
+    hub_private: bool = MISSING
 
 
 @dataclass

@@ -77,12 +77,15 @@ def with_parameters(parser: OverridesParser, base: DictConfig, overrides: list[O
 
 def _job_problems(root: str, base: DictConfig, hydras: list[Override], overrides: list[Override]) -> Iterator[str]:
     """Problems of the overrides of one job; a bad one is left out so that the others are checked too."""
-    chosen = {group for group in base.hydra.runtime.choices if group.partition("/")[0] != "hydra"}
+    chosen = _groups_of(base)
     groups: list[Override] = list(hydras)
     values: list[Override] = []
-    for override in overrides:
-        group = override.type is OverrideType.CHANGE and override.get_key_element() in chosen
-        problem = _option_problem(override) if group else None
+    for override in sorted(overrides, key=lambda override: "@" in override.get_key_element()):
+        key = override.get_key_element()
+        if "@" in key and key not in chosen:  # a group that a chosen option composes in turn
+            chosen = _groups_of(composed(root, texts(groups), keep_hydra=True))
+        group = override.type is OverrideType.CHANGE and key in chosen
+        problem = _option_problem(override, texts(hydras)) if group else None
         if problem:
             yield problem
         else:
@@ -125,9 +128,15 @@ def _variants(parser: OverridesParser, overrides: list[Override]) -> Iterator[li
             yield [*first[:index], value, *first[index + 1 :]]
 
 
-def _option_problem(override: Override) -> str | None:
+def _groups_of(cfg: DictConfig) -> set[str]:
+    """The groups of a composed config whose option can be changed, nested ones as `group@where`."""
+    return {group for group in cfg.hydra.runtime.choices if group.partition("/")[0] != "hydra"}
+
+
+def _option_problem(override: Override, hydras: Sequence[str] = ()) -> str | None:
     group = override.key_or_group
-    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    loader = GlobalHydra.instance().config_loader()
+    options = loader.get_group_options(group, config_name=None, overrides=list(hydras))
     if override.value() in options:
         return None
     known, hint = ", ".join(options), closest(str(override.value()), options)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from orca2.errors import ConfigError, Orca2Error
+from orca2.option_files import options_by_name
 from orca2.runs import OPERATIONAL, RunDirectory
 from orca2.settings.command_line import check_command_line, texts, with_parameters
 from orca2.settings.config import check, composed, storable
@@ -55,9 +56,12 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
     other_config = ("config_name", "config_path", "config_dir")
     if not any(getattr(arguments, flag) for flag in (*no_job, *other_config)):
         try:
-            check_command_line(root, arguments.overrides, folder, arguments.multirun)
+            named = options_by_name(arguments.overrides, folder)
+            check_command_line(root, named, folder, arguments.multirun)
             if sweep_metric is not None:
-                sweep = _sweep_of(root, arguments.overrides, arguments.multirun, script, sweep_metric)
+                sweep = _sweep_of(root, named, arguments.multirun, script, sweep_metric)
+            # Hydra reads the arguments itself; what is no override is a flag.
+            sys.argv[1:] = [*(text for text in sys.argv[1:] if text not in arguments.overrides), *named]
         except ConfigError as error:
             _complain(error)
             sys.exit(2)
@@ -71,8 +75,9 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
 
 
 def job_overrides() -> list[str]:
-    """The overrides of the job that is running, as given on the command line or by a sweep."""
-    return list(HydraConfig.get().overrides.task)
+    """The overrides that make the job that is running: its own, and where to look for options that are files."""
+    overrides = HydraConfig.get().overrides
+    return [*overrides.task, *(text for text in overrides.hydra if text.startswith("hydra.searchpath="))]
 
 
 def _sweep_of(root: str, overrides: Sequence[str], multirun: bool, script: Path, metric: str) -> Sweep | None:
@@ -133,8 +138,7 @@ def _start_job(sweep: Sweep, cfg: DictConfig) -> float:
     where = {"run_dir": _quoted(sweep.folder / job_name(values)), "name": f"{sweep.name}/{job_name(values)}"}
     if OmegaConf.select(cfg, "logger.group", default="") is None:
         where["logger.group"] = sweep.name
-    searchpath = [text for text in own.overrides.hydra if text.startswith("hydra.searchpath")]
-    lines = [*(f"{key}={value}" for key, value in (given | where).items()), *searchpath, "hydra.mode=RUN"]
+    lines = [*(f"{key}={value}" for key, value in (given | where).items()), "hydra.mode=RUN"]
     return run_job(sweep, int(own.job.num), values, lines, storable(cfg))
 
 

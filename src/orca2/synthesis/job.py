@@ -1,21 +1,23 @@
 """What a synthesis is made of, and which settings leave its rows as they are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.strategies import StrategyChoice
 from orca2.synthesis.asking import Retry
 from orca2.synthesis.budget import Budget, check_price
+from orca2.synthesis.cleaning.cleaning import Cleaning
 from orca2.synthesis.instructions import InstructionSource
 from orca2.synthesis.items import TaskReader
+from orca2.synthesis.publishing.hub import check_hub
 from orca2.synthesis.requests import Teacher
 from orca2.synthesis.sampling import TaskMix, sized
-from orca2.synthesis.steps import Steps
 from orca2.synthesis.verification.presets import Verification
 
 OPERATIONAL = (
     "name", "out_dir", "estimate", "cache", "shard_rows", "rank", "world", "max_usd", "max_tokens", "max_requests",
-    "attempts", "first_wait_s", "longest_wait_s", "verification.timeout",
+    "attempts", "first_wait_s", "longest_wait_s", "verification.timeout", "push_to_hub", "hub_private",
     *(
         f"teacher.{key}"
         for key in (
@@ -33,8 +35,8 @@ class SynthesisJob:
     """Everything that one synthesis needs, checked and built.
 
     Raises:
-        ConfigError: a rank outside its world, a cap in USD on a teacher without a price, or a cap per task on a
-            mix, which has its own.
+        ConfigError: a rank outside its world, a cap in USD on a teacher without a price, a cap per task on a mix,
+            which has its own, or a push to the hub that could not start.
     """
 
     name: str
@@ -57,7 +59,11 @@ class SynthesisJob:
     rank: int
     world: int
     estimate: bool
-    steps: Steps = field(default_factory=Steps)
+    cleaning: Cleaning
+    erasing: Erasing
+    """What the browser shows as the student's prompt; no row depends on it."""
+    push_to_hub: str | None
+    hub_private: bool
 
     def __post_init__(self) -> None:
         if not self.rank < self.world:
@@ -68,6 +74,8 @@ class SynthesisJob:
             )
         check_price(self.budget, self.teacher.price, self.teacher.model)
         _ = self.retry
+        if self.push_to_hub is not None:
+            check_hub(self.push_to_hub)
 
     @property
     def budget(self) -> Budget:

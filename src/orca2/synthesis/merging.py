@@ -106,7 +106,7 @@ def _build_few_shot(job: SynthesisJob, ranks: Sequence[Path], folder: Path) -> i
     def examples() -> Iterator[Example]:
         for row in sorted_rows(ranks, "example"):
             licences[row["source"], row["task"]] = row["licence"]
-            yield _example(row)
+            yield example_of(row)
 
     built = 0
     with Spill(folder) as spill:
@@ -116,7 +116,8 @@ def _build_few_shot(job: SynthesisJob, ranks: Sequence[Path], folder: Path) -> i
     return built
 
 
-def _example(row: Mapping[str, Any]) -> Example:
+def example_of(row: Mapping[str, Any]) -> Example:
+    """A stored row as an example."""
     values = {name: row[name] for name in FIELDS}
     return Example(**values | {"history": tuple(Turn(**turn) for turn in row["history"])})
 

@@ -1,7 +1,7 @@
 """A synthesis from tasks to a data set, by one process or by several that share the work.
 
-    rank r of w:   stream of items ▸ item steps ▸ its share ▸ ask, verify ▸ work/<r>-of-<w>/   (asking.py, rows.py)
-    last rank:     all ranks' rows ▸ few-shot examples ▸ files, manifest ▸ finish steps ▸ DONE  (merging.py)
+    rank r of w:   stream of items ▸ cleaning ▸ its share ▸ ask, verify ▸ work/<r>-of-<w>/   (asking.py, rows.py)
+    last rank:     all ranks' rows ▸ few-shot examples ▸ files, manifest ▸ card, browser ▸ DONE  (merging.py)
 
 Nothing in `work/` is needed to go on after a crash: the same command goes through the items again, and every answer
 that was paid for comes from the cache.
@@ -23,17 +23,20 @@ from orca2.errors import CheckpointError
 from orca2.hashing import hash64
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
+from orca2.strategies import StrategyChoice
 from orca2.synthesis.asking import Asking, asking
 from orca2.synthesis.budget import BudgetStop, share_of, spending_of
 from orca2.synthesis.cache import Cache
+from orca2.synthesis.cleaning.cleaning import OpenCleaning, merged
 from orca2.synthesis.estimate import Estimate, estimate
 from orca2.synthesis.items import TaskItem
 from orca2.synthesis.job import OPERATIONAL, SynthesisJob
+from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.merging import example_row, write_data_set
 from orca2.synthesis.progress import ProgressLine
+from orca2.synthesis.publishing.publish import publish, push_and_tell
 from orca2.synthesis.rows import Answered, Answering, Asked
 from orca2.synthesis.spill import Spill, remove
-from orca2.synthesis.steps import Output, Steps
 from orca2.synthesis.verification.checkers import Verifier
 
 WORK, SUMMARY = "work", "summary.json"
@@ -53,16 +56,47 @@ def synthesize(
     with run.locked(wait=True):
         if run.open_or_resume(config, overrides) == "done":
             _show_done(run, console)
+            if job.push_to_hub is not None:
+                push_and_tell(run.path, job.push_to_hub, job.hub_private, console)
             return
     rank = RunDirectory(run.path / WORK / f"{job.rank}-of-{job.world}", key=run.key)
     data_set = signature(config, OPERATIONAL)
     with rank.locked():
         _drop_other_worlds(run, job.world)
         with Cache(job.cache) as cache:
+            if isinstance(job.strategy, MeasuredStrategy):
+                job = replace(job, strategy=measure(job, job.strategy, run, cache, data_set, console))
             if not (rank.path / SUMMARY).exists():
                 answer_share(job, rank.path, cache, data_set, console)
             with run.locked(wait=True):
                 finish(job, run, config, cache, data_set, console)
+
+
+def measure(
+    job: SynthesisJob,
+    strategy: MeasuredStrategy,
+    run: RunDirectory,
+    cache: Cache,
+    data_set: str,
+    console: Console,
+) -> StrategyChoice:
+    """The strategy of each task as probes find it; one rank measures while the others wait for its outcome."""
+    measurement = Measurement(
+        strategy=strategy,
+        instructions=job.instructions,
+        teacher=job.teacher,
+        cache=cache,
+        budget=job.budget,
+        retry=job.retry,
+        timeout=job.verification.timeout,
+    )
+    cleaning = job.cleaning.open()
+    rows = job.reader.stream()
+    items = (row for row in rows if isinstance(row, TaskItem) and cleaning.check_item(row) is None)
+    with run.locked(wait=True), _interruptible():
+        return measured_mixture(
+            measurement, items, f"measured_{job.tasks.name}", run.path, f"{data_set}/probes", console
+        )
 
 
 def answer_share(job: SynthesisJob, folder: Path, cache: Cache, data_set: str, console: Console) -> None:
@@ -81,17 +115,18 @@ async def _answer_share(
     job: SynthesisJob, folder: Path, cache: Cache, data_set: str, total: int | None, console: Console
 ) -> dict[str, Any]:
     counts = Counter[str]()
+    cleaning = job.cleaning.open()
     budget = share_of(job.budget, cache, data_set, job.world)
     name = f"{data_set}/{job.rank}-of-{job.world}"
     with Spill(folder) as spill, Verifier(job.verification.timeout) as verifier:
-        plan = Answering(job.teacher, job.verification, verifier, job.steps.answers)
+        plan = Answering(job.teacher, job.verification, verifier, (cleaning.check_answer,))
         async with asking(job.teacher, cache, budget, name, job.retry) as ask:
             with ProgressLine(console, ask, total, counts) as line:
-                async for asked, answered in ask.map(asked_items(job, spill, counts), plan, ordered=False):
+                async for asked, answered in ask.map(asked_items(job, spill, counts, cleaning), plan, ordered=False):
                     assert isinstance(answered, Answered)
                     keep(spill, asked, answered, counts)
                     line.add(answered)
-            return {"counts": dict(counts), **_tally(ask)}
+            return {"counts": dict(counts), "cleaning": cleaning.report(), **_tally(ask)}
 
 
 def finish(
@@ -116,11 +151,13 @@ def finish(
     record |= {
         "items_read": sum(summary["counts"]["read"] for summary in summaries),
         "spending": asdict(spending) | {"price_known": job.teacher.price is not None},
+        "cleaning": merged([summary.pop("cleaning") for summary in summaries]),
         "ranks": summaries,
     }
     run.record("output", record)
-    for step in job.steps.finish:
-        step(Output(folder=run.path, record=record, config=config, console=console))
+    publish(run.path, job.name, record, config, job.erasing)
+    if job.push_to_hub is not None:
+        push_and_tell(run.path, job.push_to_hub, job.hub_private, console)
     run.mark_done()
     remove(run.path / WORK)
     _show_done(run, console)
@@ -130,21 +167,26 @@ def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
     """Print what this rank's requests will take, before anything is sent. Cleaning may still leave items out."""
     console.print("estimating: every item is read once, nothing is sent", highlight=False)
     counts = Counter[str]()
-    # Steps that remember items must not meet them twice.
-    asked = asked_items(replace(job, steps=Steps()), None, counts)
+    asked = asked_items(job, None, counts, None)
     guess = estimate(asked, job.teacher, cache, job.verification.samples, counts)
     for line in guess.lines(job.teacher):
         console.print(line, highlight=False)
     return guess
 
 
-def asked_items(job: SynthesisJob, spill: Spill | None, counts: Counter[str]) -> Iterator[Asked]:
+def asked_items(
+    job: SynthesisJob, spill: Spill | None, counts: Counter[str], cleaning: OpenCleaning | None
+) -> Iterator[Asked]:
     """This rank's items with their instructions. What is not asked goes to `spill`; counts rows read and left out.
+
+    Cleaning meets the items of all ranks, because it remembers them.
 
     Raises DataError where a collection is missing or too small.
     """
     for row in job.reader.stream():
-        rejected, stage = (row, "read") if isinstance(row, Rejected) else (_by_steps(row, job.steps), "clean")
+        rejected, stage = (row, "read") if isinstance(row, Rejected) else (None, "clean")
+        if isinstance(row, TaskItem) and cleaning is not None:
+            rejected = cleaning.check_item(row)
         if not _is_mine(row, job):
             continue
         counts["read"] += 1
@@ -176,13 +218,6 @@ def keep(spill: Spill, asked: Asked, answered: Answered, counts: Counter[str]) -
     for sample, failure in answered.failures:
         row = {"source": item.collection, "task": item.task, "strategy": answered.strategy, "sample": sample}
         spill.write("failure", item.id, row | asdict(failure))
-
-
-def _by_steps(item: TaskItem, steps: Steps) -> Rejected | None:
-    for step in steps.items:
-        if rejected := step(item):
-            return rejected
-    return None
 
 
 def _is_mine(row: TaskItem | Rejected, job: SynthesisJob) -> bool:

@@ -12,22 +12,19 @@ right);
 its score is the accuracy, averaged over the judges (teacher, student or both), less a cost per token.
 """
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from orca2.errors import ConfigError, DataError
 from orca2.synthesis.items import TaskItem
-from orca2.synthesis.verification.checkers import Verdict
+from orca2.synthesis.verification.checkers import Outcome
 
 DRAWS = 4000
 """Draws of the posteriors per estimate of P(best): its standard error is below 0.008."""
@@ -42,17 +39,17 @@ class Trial(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What became of a trial. An answer that failed or cannot be read is of no use, so it counts as not
-    right."""
+    """What became of a trial. An answer that failed or cannot be read is of no use, so it counts as not right."""
 
-    verdict: Verdict
+    outcome: Outcome
     tokens: int
     """Length of the answer, in the judge's tokens."""
 
 
-Judge = Callable[[Sequence[Trial]], Sequence[Measured]]
-"""Answers a round of trials of all groups together, so that a server sees many requests at once; same
-order."""
+Judge = Callable[[Sequence[Trial]], Awaitable[Sequence[Measured]]]
+"""Answers a round of trials of all groups together, so that a server sees many requests at once; same order."""
+Rounds = Callable[[Mapping[str, "GroupEvidence"]], None]
+"""Told of the evidence so far after each round, for a line of progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +144,12 @@ class Selection:
         if self.token_cost < 0:
             raise ConfigError(f"selection={self.name}: token_cost is {self.token_cost}; it may not be below 0")
 
-    def run(self, groups: Mapping[str, Group], judges: Mapping[str, Judge]) -> dict[str, GroupEvidence]:
+    async def run(
+        self, groups: Mapping[str, Group], judges: Mapping[str, Judge], after_round: Rounds | None = None
+    ) -> dict[str, GroupEvidence]:
         """The evidence per group. Groups without a checkable item are not asked and get no strategy.
 
-        Raises DataError for groups without strategies or judges, ConfigError where a judge skips trials.
+        Raises DataError for groups without strategies, ConfigError without judges or where one skips trials.
         """
         if not judges:
             raise ConfigError(f"selection={self.name}: no judge; measure with a teacher, a student or both")
@@ -158,7 +157,7 @@ class Selection:
         items = {name: self._shuffled(name, group)[: self.probes] for name, group in groups.items()}
         while trials := self._round(state, items):
             for judge, ask in judges.items():
-                measured = ask([trial for _, trial in trials])
+                measured = await ask([trial for _, trial in trials])
                 if len(measured) != len(trials):
                     raise ConfigError(f"judge {judge!r} answered {len(measured)} of {len(trials)} trials")
                 for (name, trial), result in zip(trials, measured, strict=True):
@@ -166,6 +165,8 @@ class Selection:
             for name in {name for name, _ in trials}:
                 state[name].probed += min(self.round_size, len(items[name]) - state[name].probed)
                 self._judge(state[name], len(items[name]), Random(f"{self.seed}/{name}/{state[name].probed}"))
+            if after_round is not None:
+                after_round(state)
         return state
 
     def _start(self, name: str, group: Group, judges: Iterable[str]) -> GroupEvidence:
@@ -267,65 +268,14 @@ def by_task(evidence: Mapping[str, GroupEvidence]) -> dict[str, str]:
     return {task: one.chosen for one in evidence.values() if one.chosen is not None for task in one.tasks}
 
 
-def evidence_table(evidence: Mapping[str, GroupEvidence]) -> dict[str, Any]:
-    """The evidence ready for JSON, with accuracy and P(best) per strategy, and calls against the full
-    grid."""
-    groups = {}
-    for name, group in sorted(evidence.items()):
-        rows = {
-            strategy: {"score": round(one.score, 4), "mean_tokens": round(one.mean_tokens, 1), **asdict(one)}
-            for strategy, one in group.strategies.items()
-        }
-        groups[name] = {
-            "chosen": group.chosen, "reason": group.reason, "tasks": list(group.tasks), "calls": group.calls,
-            "full_grid": group.full_grid, "strategies": rows,
-        }  # fmt: skip
-    return {
-        "calls": sum(group.calls for group in evidence.values()),
-        "full_grid": sum(group.full_grid for group in evidence.values()),
-        "groups": groups,
-    }
-
-
-def write_selection(
-    evidence: Mapping[str, GroupEvidence], name: str, members: Sequence[str], default: str, folder: Path
-) -> tuple[Path, Path]:
-    """Write `<folder>/<name>.json`, the evidence, and `<folder>/<name>.yaml`, a config for `conf/strategy/`.
-
-    Raises ConfigError where the default or a chosen strategy is not a member.
-    """
-    chosen = by_task(evidence)
-    if unknown := sorted(({default} | set(chosen.values())) - set(members)):
-        raise ConfigError(f"strategies {unknown} are not among the members {sorted(members)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    table, config = folder / f"{name}.json", folder / f"{name}.yaml"
-    _write(table, json.dumps(evidence_table(evidence), indent=1, sort_keys=True) + "\n")
-    content = {
-        "defaults": [*(f"{member}@members.{member}" for member in members), "_self_"],
-        "_target_": "orca2.strategies.StrategyMixture",
-        "name": name,
-        "by_task": dict(sorted(chosen.items())),
-        "default": default,
-    }
-    head = f"# Each task has the strategy that answered it best; measured, the evidence is in {table.name}.\n"
-    _write(config, head + yaml.safe_dump(content, sort_keys=False, width=110))
-    return table, config
-
-
 def _add(group: GroupEvidence, strategy: str, judge: str, measured: Measured) -> None:
     tally = group.strategies[strategy].tallies[judge]
     tally.asked += 1
-    tally.right += measured.verdict.outcome == "right"
-    tally.undecided += measured.verdict.outcome == "undecided"
+    tally.right += measured.outcome == "right"
+    tally.undecided += measured.outcome == "undecided"
     tally.tokens += measured.tokens
     group.calls += 1
 
 
 def _checkable(item: TaskItem) -> bool:
     return bool(item.gold) and item.answer_kind != "text"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -106,9 +106,13 @@ class Contamination:
     threshold: float = 0.5
     """Share of a benchmark text's n-grams from which a row is removed; ours, as in
     marin-community/marin#5519."""
+    lineage: bool = True
+    """Whether the first layer is on."""
     checked: int = 0
     by_lineage: Counter[str] = field(default_factory=Counter)
     by_ngrams: Counter[str] = field(default_factory=Counter)
+    by_answers: Counter[str] = field(default_factory=Counter)
+    """Answers, not questions, that quote a benchmark."""
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,40 +124,42 @@ class Contamination:
     def check_item(self, item: TaskItem) -> Rejected | None:
         """Why an item may not be asked; None where nothing speaks against it."""
         self.checked += 1
-        benchmark = benchmark_behind(item)
+        benchmark = benchmark_behind(item) if self.lineage else None
         if benchmark is not None and not self.in_domain.get(benchmark, False):
             return self._removed(item, benchmark, self.by_lineage, f"its task is made from the benchmark {benchmark}")
-        return self._check_text(item, item.own_text)
+        return self._check_text(item, item.own_text, self.by_ngrams)
 
     def check_answer(self, item: TaskItem, answer: str) -> Rejected | None:
         """Why an answer may not be trained on: it quotes a benchmark."""
-        return self._check_text(item, answer)
+        return self._check_text(item, answer, self.by_answers)
 
     def report(self) -> dict[str, Any]:
         """Rows checked, and per benchmark the rows removed by each layer with a few of them; ready for
         JSON."""
-        names = sorted(set(self.by_lineage) | set(self.by_ngrams))
+        names = sorted(set(self.by_lineage) | set(self.by_ngrams) | set(self.by_answers))
         return {
             "checked": self.checked,
             "threshold": self.threshold,
+            "lineage": self.lineage,
             "ngrams": self.index is not None,
             "in_domain": sorted(name for name, allowed in self.in_domain.items() if allowed),
             "benchmarks": {
                 name: {
                     "lineage": self.by_lineage[name],
                     "ngrams": self.by_ngrams[name],
+                    "answers": self.by_answers[name],
                     "examples": self.examples.get(name, []),
                 }
                 for name in names
             },
         }
 
-    def _check_text(self, item: TaskItem, text: str) -> Rejected | None:
+    def _check_text(self, item: TaskItem, text: str, counter: Counter[str]) -> Rejected | None:
         overlap = self.index.overlap(text) if self.index is not None else None
         if overlap is None or overlap.share < self.threshold:
             return None
         reason = f"holds {overlap.share:.0%} of the n-grams of {overlap.benchmark} {overlap.id}"
-        return self._removed(item, overlap.benchmark, self.by_ngrams, reason)
+        return self._removed(item, overlap.benchmark, counter, reason)
 
     def _removed(self, item: TaskItem, benchmark: str, counter: Counter[str], reason: str) -> Rejected:
         counter[benchmark] += 1

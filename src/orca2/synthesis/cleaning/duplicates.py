@@ -40,7 +40,7 @@ class Duplicates:
     exact: int = 0
     near: int = 0
     _first: dict[bytes, str] = field(default_factory=dict, repr=False)
-    _bands: dict[tuple[int, bytes], int] = field(default_factory=dict, repr=False)
+    _bands: dict[tuple[str, int, bytes], int] = field(default_factory=dict, repr=False)
     _kept: list[tuple[str, NDArray[np.uint32]]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,17 +50,18 @@ class Duplicates:
         self._factors = rng.integers(1, 1 << 31, size=BANDS * ROWS, dtype=np.uint64)
         self._offsets = rng.integers(0, 1 << 61, size=BANDS * ROWS, dtype=np.uint64)
 
-    def repeated(self, id: str, text: str) -> str | None:
-        """The id of an earlier row whose text is the same or nearly so; None, and `id` is remembered."""
+    def repeated(self, id: str, text: str, scope: str = "") -> str | None:
+        """The id of an earlier row of the same scope whose text is the same or nearly so; None, and `id` is
+        remembered."""
         words = words_of(text)
         # Texts without words, such as rows of brackets, are compared as they are.
-        digest = hashlib.blake2b((" ".join(words) or text).encode(), digest_size=12).digest()
+        digest = hashlib.blake2b(f"{scope}\0{' '.join(words) or text}".encode(), digest_size=12).digest()
         if digest in self._first:
             self.exact += 1
             return self._first[digest]
         if self.threshold < 1 and len(words) >= NGRAM_WORDS:
             signature = self._signature(words)
-            bands = [(band, signature[band * ROWS : (band + 1) * ROWS].tobytes()) for band in range(BANDS)]
+            bands = [(scope, band, signature[band * ROWS : (band + 1) * ROWS].tobytes()) for band in range(BANDS)]
             for place in sorted({self._bands[band] for band in bands if band in self._bands}):
                 earlier, other = self._kept[place]
                 if float(np.mean(signature == other)) >= self.threshold:

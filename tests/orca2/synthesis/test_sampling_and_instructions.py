@@ -1,22 +1,16 @@
-"""Sampling draws as Algorithm 1 does; selection finds the best strategy with few calls; instructions fit the task."""
+"""Sampling draws as Algorithm 1 does; instructions fit the task."""
 
-import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from orca2.errors import ConfigError, DataError
 from orca2.strategies import Strategy, StrategyMixture
 from orca2.synthesis.instructions import ExplanationTuning, InstructionLibrary
 from orca2.synthesis.items import TaskItem
 from orca2.synthesis.sampling import Sampled, TaskMix, split_by_share, uniform_over_tasks
-from orca2.synthesis.selection import Group, Measured, Selection, Trial, by_task, evidence_table, write_selection
-from orca2.synthesis.verification.checkers import Verdict
-from orca2.tasks.catalogue import families
 
 
 def item(task: str, number: int, **fields: object) -> TaskItem:
@@ -62,78 +56,6 @@ def test_mix_reads_by_share_and_leaves_few_shot_to_the_builder() -> None:
     assert split_by_share(10, {"a": 1, "b": 1, "c": 1}) == {"a": 4, "b": 3, "c": 3}
     with pytest.raises(ConfigError, match="no share"):
         TaskMix(name="m", parts={"x": Rows({})}, shares={"few_shot": 1}, caps={}, size=5, seed=0)
-
-
-def verdict(right: bool) -> Verdict:
-    return Verdict(outcome="right" if right else "wrong", reason="", value=None)
-
-
-def simulate(seed: int, gap: float) -> tuple[int, int, int, int]:
-    """(families whose best was found, families, calls, full grid) for a teacher of known error rates."""
-    rng, known = random.Random(seed), families()
-    errors: dict[tuple[str, str], float] = {}
-    for name, family in known.items():
-        least, best = rng.uniform(0.02, 0.2), rng.choice(family.strategies)
-        for strategy in family.strategies:
-            worse = least + gap + rng.uniform(0, 0.95 - least - gap)
-            errors[name, strategy] = least if strategy == best else worse
-    groups = {
-        name: Group(tasks=(name,), strategies=one.strategies, items=tuple(item(name, n) for n in range(128)))
-        for name, one in known.items()
-    }
-
-    def judge(trials: Sequence[Trial]) -> list[Measured]:
-        draws = [random.Random(f"{seed}/{one.item.id}/{one.strategy}").random() for one in trials]
-        return [
-            Measured(verdict(draw >= errors[one.item.task, one.strategy]), 100)
-            for one, draw in zip(trials, draws, strict=True)
-        ]
-
-    evidence = Selection(name="measured", seed=seed).run(groups, {"teacher": judge})
-    found = sum(
-        errors[name, str(one.chosen)] == min(errors[name, strategy] for strategy in one.strategies)
-        for name, one in evidence.items()
-    )
-    return found, len(evidence), sum(e.calls for e in evidence.values()), sum(e.full_grid for e in evidence.values())
-
-
-def test_known_best_is_found_with_less_than_half_of_the_grid() -> None:
-    """The acceptance of measured selection, over several teachers."""
-    found, groups, calls, grid = (
-        sum(column) for column in zip(*(simulate(seed, 0.15) for seed in range(3)), strict=True)
-    )
-    assert found >= 0.95 * groups
-    assert calls < 0.5 * grid
-
-
-def test_tokens_cost_accuracy_and_unmeasurable_groups_are_left_alone() -> None:
-    """Ten thousand tokens for the same accuracy, or a strategy chosen without evidence."""
-    groups = {
-        "t": Group(tasks=("t", "u"), strategies=("long", "short"), items=tuple(item("t", n) for n in range(40))),
-        "free": Group(tasks=("f",), strategies=("long",), items=(item("f", 1, gold=(), answer_kind="text"),)),
-    }
-
-    def judge(trials: Sequence[Trial]) -> list[Measured]:
-        return [Measured(verdict(True), 10_000 if one.strategy == "long" else 10) for one in trials]
-
-    evidence = Selection(name="measured").run(groups, {"teacher": judge, "student": judge})
-    assert by_task(evidence) == {"t": "short", "u": "short"}
-    assert evidence["free"].calls == 0 and evidence["free"].chosen is None
-
-
-def test_written_selection_is_a_strategy_config(tmp_path: Path) -> None:
-    """`train.py strategy=measured` must find what a hand-written mixture has."""
-    group = Group(tasks=("t",), strategies=("direct",), items=(item("t", 1),))
-    evidence = Selection(name="measured").run(
-        {"t": group}, {"teacher": lambda ts: [Measured(verdict(True), 1)] * len(ts)}
-    )
-    table, config = write_selection(evidence, "measured", ["direct", "step_by_step"], "step_by_step", tmp_path)
-    assert yaml.safe_load(config.read_text()) == {
-        "defaults": ["direct@members.direct", "step_by_step@members.step_by_step", "_self_"],
-        "_target_": "orca2.strategies.StrategyMixture", "name": "measured",
-        "by_task": {"t": "direct"}, "default": "step_by_step",
-    }  # fmt: skip
-    assert json.loads(table.read_text()) == json.loads(json.dumps(evidence_table(evidence)))
 
 
 MEMBERS = {name: Strategy(name, f"general {name}") for name in ("direct", "step_by_step")}

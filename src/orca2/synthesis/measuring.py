@@ -1,0 +1,226 @@
+"""`strategy=measured`: a few items are asked under every strategy, and each group of tasks gets the one that did best.
+
+    tasks ──▶ groups ──▶ rounds of probes ──▶ teacher ┐
+                                          └▶ student ┴▶ verdicts ──▶ evidence ──▶ <out_dir>/strategy/<name>.yaml
+                                                                                  read again when the run resumes
+
+A probe is sent as the synthesis would send it, so the answers under the chosen strategy are paid for once. The
+teacher's probes count against the budget of the data set; the student's own do not.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from orca2.errors import ConfigError, DataError
+from orca2.strategies import Strategy, StrategyMixture
+from orca2.synthesis.asking import Asking, Retry, asking
+from orca2.synthesis.budget import Budget
+from orca2.synthesis.cache import Cache
+from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
+from orca2.synthesis.instructions import InstructionSource
+from orca2.synthesis.items import TaskItem
+from orca2.synthesis.requests import Teacher
+from orca2.synthesis.rows import Answered, Answering, Asked
+from orca2.synthesis.selection import (
+    Group,
+    GroupEvidence,
+    Measured,
+    Rounds,
+    Selection,
+    Trial,
+    by_task,
+    group_items,
+)
+from orca2.synthesis.verification.checkers import OUTCOMES, Verifier
+from orca2.synthesis.verification.presets import Verification
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredStrategy:
+    """A strategy choice that is still to be measured; `measure` turns it into a mixture. The numbers are `Selection`'s.
+
+    Raises:
+        ConfigError: nobody is asked, a member or the default that does not fit, or a number outside its range.
+    """
+
+    name: str
+    members: Mapping[str, Strategy]
+    default: str
+    """For tasks that cannot be measured, because no rule can check their answers."""
+    by: Literal["task", "category"]
+    """What shares a strategy: `task` for few large tasks, `category` for many small ones."""
+    ask_teacher: bool
+    probes: int
+    round_size: int
+    confidence: float
+    hopeless: float
+    indifference: float
+    token_cost: float
+    seed: int
+    student: Teacher | None = None
+    """A checkpoint that is asked as well; it should have seen the strategies, so train it with erasing=keep."""
+    selection: Selection = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Checks members and default.
+        self.mixture({})
+        if not self.ask_teacher and self.student is None:
+            raise ConfigError(
+                f"strategy={self.name}: nobody is asked; set strategy.ask_teacher=true, or name a student such as "
+                "teacher@strategy.student=local strategy.student.path=runs/x/student"
+            )
+        if self.by not in ("task", "category"):
+            raise ConfigError(f"strategy={self.name}: by is {self.by!r}; allowed are task and category")
+        selection = Selection(
+            name=self.name,
+            probes=self.probes,
+            round_size=self.round_size,
+            confidence=self.confidence,
+            hopeless=self.hopeless,
+            indifference=self.indifference,
+            token_cost=self.token_cost,
+            seed=self.seed,
+        )
+        object.__setattr__(self, "selection", selection)
+
+    def mixture(self, by_task: Mapping[str, str], name: str | None = None) -> StrategyMixture:
+        """The choice once it is measured."""
+        return StrategyMixture(name or self.name, self.members, dict(by_task), self.default)
+
+    def assign(
+        self, task: str, key: str, offered: Collection[str] | None = None, suggested: str | None = None
+    ) -> Strategy | None:
+        raise self._unmeasured()
+
+    def accepts(self, task: str, label: str, suggested: str | None = None) -> bool:
+        raise self._unmeasured()
+
+    def _unmeasured(self) -> ConfigError:
+        return ConfigError(
+            f"strategy={self.name} has yet to be measured, which `python synthesize.py strategy={self.name}` does; "
+            f"then name its outcome: strategy=<out_dir>/{FOLDER}/<name>.yaml"
+        )
+
+
+class AskedJudge:
+    """Answers trials through an engine, as the synthesis itself would."""
+
+    def __init__(
+        self, asked: Asking, answering: Answering, instructions: InstructionSource, members: Mapping[str, Strategy]
+    ) -> None:
+        self._asked, self._answering = asked, answering
+        self._instructions, self._members = instructions, members
+
+    async def __call__(self, trials: Sequence[Trial]) -> list[Measured]:
+        """Raises ConfigError where the instructions do not follow the strategy, and what the engine raises."""
+        items = [self._as_asked(trial) for trial in trials]
+        return [_measured(answered) async for _, answered in self._asked.map(items, self._answering)]
+
+    def _as_asked(self, trial: Trial) -> Asked:
+        instruction = self._instructions.instruct(trial.item, self._members[trial.strategy])
+        if instruction is None or instruction.strategy != trial.strategy:
+            raise ConfigError(
+                "strategies cannot be measured under instructions that do not follow them; take instructions=orca2"
+            )
+        return Asked(trial.item, instruction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What measuring needs of a synthesis."""
+
+    strategy: MeasuredStrategy
+    instructions: InstructionSource
+    teacher: Teacher
+    cache: Cache
+    budget: Budget
+    retry: Retry
+    timeout: float
+    """Seconds for comparing two expressions."""
+
+    async def evidence(
+        self, groups: Mapping[str, Group], run: str, after_round: Rounds | None = None
+    ) -> dict[str, GroupEvidence]:
+        """Ask until each group is settled. `run` names the teacher's account.
+
+        Raises BudgetStop at a cap, and the errors of the teacher.
+        """
+        plan = Verification(name="probes", keep=dict.fromkeys(OUTCOMES, True), samples=1, timeout=self.timeout)
+        judges: dict[str, AskedJudge] = {}
+        async with AsyncExitStack() as stack:
+            verifier = stack.enter_context(Verifier(self.timeout))
+            for name, teacher, budget, account in self._judges(run):
+                asked = await stack.enter_async_context(asking(teacher, self.cache, budget, account, self.retry))
+                answering = Answering(teacher, plan, verifier, ())
+                judges[name] = AskedJudge(asked, answering, self.instructions, self.strategy.members)
+            return await self.strategy.selection.run(groups, judges, after_round)
+
+    def groups(self, items: Iterable[object]) -> dict[str, Group]:
+        """The groups of a stream of items, with as many items each as may be probed.
+
+        Raises DataError where none can be measured.
+        """
+        rows = (row for row in items if isinstance(row, TaskItem))
+        strategy = self.strategy
+        groups = group_items(rows, list(strategy.members), strategy.by, strategy.probes)
+        if not groups:
+            raise DataError(f"strategy={strategy.name}: the tasks have no items to probe")
+        return groups
+
+    def _judges(self, run: str) -> list[tuple[str, Teacher, Budget, str]]:
+        judges = [("teacher", self.teacher, self.budget, run)] if self.strategy.ask_teacher else []
+        if self.strategy.student is not None:
+            judges.append(("student", self.strategy.student, Budget(), f"student of {run}"))
+        return judges
+
+    def write(self, evidence: Mapping[str, GroupEvidence], name: str, folder: Path) -> Path:
+        """Write the outcome; returns the path of its config."""
+        return write_selection(evidence, name, list(self.strategy.members), self.strategy.default, folder)
+
+
+def measured_mixture(
+    measurement: Measurement, items: Iterable[object], name: str, folder: Path, run: str, console: Console
+) -> StrategyMixture:
+    """The mixture that an earlier process measured in this folder, or measure it now. Says what was chosen.
+
+    Raises as `Measurement.groups` and `Measurement.evidence`, and DataError where the stored outcome is damaged.
+    """
+    config = outcome_path(folder, name)
+    if config.is_file():
+        console.print(f"strategies were measured before: {config}", highlight=False)
+        return measurement.strategy.mixture(read_outcome(config), name)
+    groups = measurement.groups(items)
+    with console.status("measuring strategies") as status:
+
+        def show(evidence: Mapping[str, GroupEvidence]) -> None:
+            settled = sum(bool(one.reason) for one in evidence.values())
+            calls = sum(one.calls for one in evidence.values())
+            status.update(f"measuring strategies: {calls:,} probes, {settled:,} of {len(evidence):,} groups settled")
+
+        evidence = asyncio.run(measurement.evidence(groups, run, show))
+    config = measurement.write(evidence, name, folder)
+    calls, grid = (sum(getattr(one, key) for one in evidence.values()) for key in ("calls", "full_grid"))
+    chosen = Counter(one.chosen or "not measured" for one in evidence.values())
+    console.print(
+        f"strategies measured with {calls:,} probes of the {grid:,} of the full grid: "
+        f"{', '.join(f'{strategy} {count:,}' for strategy, count in chosen.most_common())}; "
+        f"evidence: {config.with_suffix('.md')}",
+        highlight=False,
+    )
+    return measurement.strategy.mixture(by_task(evidence), name)
+
+
+def _measured(answered: object) -> Measured:
+    assert isinstance(answered, Answered)
+    if answered.kept is None:
+        return Measured("wrong", 0)
+    verdict, usage = answered.kept.verdict, answered.kept.usage
+    outcome = next(one for one in OUTCOMES if one == verdict)
+    return Measured(outcome, usage["completion_tokens"] if usage else 0)
