@@ -6,6 +6,7 @@ has them too.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from orca2.errors import ConfigError
 from orca2.hashing import ngrams_of, words_of
@@ -26,12 +27,22 @@ def leaked_ngrams(example: Example, n: int = NGRAM_WORDS) -> list[str]:
     """
     if n < 1:
         raise ConfigError(f"a leak is looked for in n-grams of at least 1 word, not {n}")
-    instruction = words_of(example.system)
-    if not instruction:
+    words, ngrams = _instruction(example.system, n)
+    answer = words_of(example.answer)
+    if not ngrams or len(answer) < words:
         return []
+    quotable = set(ngrams_of(answer, words)).intersection(ngrams)
+    if quotable:
+        quotable -= set(ngrams_of(words_of(example.user), words))
+    return [ngram for ngram in ngrams if ngram in quotable]
+
+
+@lru_cache(maxsize=1024)
+def _instruction(system: str, n: int) -> tuple[int, tuple[str, ...]]:
+    """Words of an n-gram, and the instruction's n-grams, each once. Kept, because thousands of rows share one."""
+    instruction = words_of(system)
     n = min(n, len(instruction))
-    quotable = set(ngrams_of(words_of(example.answer), n)) - set(ngrams_of(words_of(example.user), n))
-    return [ngram for ngram in dict.fromkeys(ngrams_of(instruction, n)) if ngram in quotable]
+    return n, tuple(dict.fromkeys(ngrams_of(instruction, n))) if n else ()
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """One HTML file to look at a data set with: filters, the answer, and both prompts side by side.
 
-    records ──▶ the `SAMPLE` with the smallest hashes of their ids ──▶ browser.html
-                                                                       ├─ records as JSON, inside the page
-                                                                       └─ one script, which only ever sets text
+    ids ──▶ the `SAMPLE` with the smallest hashes ──▶ their records ──▶ browser.html
+                                                                        ├─ records as JSON, inside the page
+                                                                        └─ one script, which only ever sets text
 
 Data are strangers' text. None of it becomes markup: the JSON has no `<`, `>` or `&`, the script makes nodes and
 fills them with `textContent`, and the page's policy lets no other script run and nothing be loaded.
@@ -28,23 +28,14 @@ SAMPLE = 2000
 """Records in the page; ours. At 4 kB each it is 8 MB, which opens in a second."""
 
 
-def write_browser(path: Path, title: str, examples: Iterable[Example], erasing: Erasing, sample: int = SAMPLE) -> int:
-    """Write the page with an even sample of the records, in their order; returns how many it holds.
+def even_sample(ids: Iterable[str], most: int = SAMPLE) -> list[int]:
+    """Places of an even sample of the records with these ids, in order; all of them where there are few."""
+    return sorted(place for _, place in heapq.nsmallest(most, ((hash64(id), place) for place, id in enumerate(ids))))
 
-    Constant memory: only the sample is kept.
-    """
-    total = 0
 
-    def counted() -> Iterable[tuple[int, int, Example]]:
-        nonlocal total
-        for number, example in enumerate(examples):
-            total = number + 1
-            yield hash64(example.id), number, example
-
-    chosen = heapq.nsmallest(sample, counted(), key=lambda entry: entry[:2])
-    records = [_record(example, erasing) for _, _, example in sorted(chosen, key=lambda entry: entry[1])]
-    atomic_write_text(path, page(title, records, total, erasing.name))
-    return len(records)
+def write_browser(path: Path, title: str, sample: Iterable[Example], total: int, erasing: Erasing) -> None:
+    """Write the page with these records, of `total` in the data set."""
+    atomic_write_text(path, page(title, [_record(example, erasing) for example in sample], total, erasing.name))
 
 
 def page(title: str, records: list[dict[str, Any]], total: int, erasing: str) -> str:

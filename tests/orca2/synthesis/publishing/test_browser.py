@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orca2.erasing import FixedErasing
 from orca2.records import Example, Turn
-from orca2.synthesis.publishing.browser import write_browser
+from orca2.synthesis.publishing.browser import even_sample, write_browser
 
 ERASING = FixedErasing("cautious", "be careful")
 EXAMPLE = Example(
@@ -29,7 +29,7 @@ def test_hostile_records_stay_text(tmp_path: Path) -> None:
         EXAMPLE, id=HOSTILE, task=HOSTILE, system=HOSTILE, user=HOSTILE, answer=HOSTILE,
         history=(Turn(user=HOSTILE, answer=HOSTILE),),
     )  # fmt: skip
-    assert write_browser(tmp_path / "b.html", HOSTILE, [hostile], ERASING) == 1
+    write_browser(tmp_path / "b.html", HOSTILE, [hostile], 1, ERASING)
     text = (tmp_path / "b.html").read_text()
     assert text.count("<script") == text.count("</script>") == 2 and "<img" not in text and "<!--" not in text
     content = embedded(text)
@@ -40,26 +40,23 @@ def test_hostile_records_stay_text(tmp_path: Path) -> None:
 
 def test_both_prompts_stand_beside_the_answer(tmp_path: Path) -> None:
     """Looking at erased prompts only, nobody would see what the teacher was told."""
-    write_browser(tmp_path / "b.html", "title", [EXAMPLE], ERASING)
+    write_browser(tmp_path / "b.html", "title", [EXAMPLE], 1, ERASING)
     record = embedded((tmp_path / "b.html").read_text())["records"][0]
     assert (record["unerased"], record["erased"], record["verdict"]) == ("answer at once", "be careful", "right")
 
 
-def test_the_sample_is_even_ordered_and_repeatable(tmp_path: Path) -> None:
+def test_the_sample_is_even_ordered_and_repeatable() -> None:
     """The first thousand rows of a data set are its first task; another sample per run cannot be compared."""
-    rows = [replace(EXAMPLE, id=f"c/t/{number}") for number in range(1000)]
-    for name in ("a.html", "b.html"):
-        assert write_browser(tmp_path / name, "title", iter(rows), ERASING, sample=100) == 100
-    content = embedded((tmp_path / "a.html").read_text())
-    numbers = [int(record["id"].rpartition("/")[2]) for record in content["records"]]
-    assert numbers == sorted(numbers) and 35 < sum(number < 500 for number in numbers) < 65
-    assert content["total"] == 1000
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    ids = [f"c/t/{number}" for number in range(1000)]
+    places = even_sample(iter(ids), 100)
+    assert len(places) == 100 and places == sorted(places) == even_sample(ids, 100)
+    assert 35 < sum(place < 500 for place in places) < 65
+    assert even_sample(ids[:5], 100) == [0, 1, 2, 3, 4]
 
 
 def test_the_page_loads_nothing_and_sets_text_only(tmp_path: Path) -> None:
     """An address in the page breaks it offline and tells a stranger who looks at the data."""
-    write_browser(tmp_path / "b.html", "title", [EXAMPLE], ERASING)
+    write_browser(tmp_path / "b.html", "title", [EXAMPLE], 1, ERASING)
     text = (tmp_path / "b.html").read_text()
     assert "default-src 'none'; script-src 'sha256-" in text
     assert not re.search(r"https?://|\bsrc=|\bhref=|url\(|@import", text)

@@ -42,6 +42,26 @@ def test_a_finished_folder_becomes_a_private_data_set(finished: Path) -> None:
     assert not any("sqlite" in pattern for pattern in PUBLISHED)
 
 
+def test_a_synthesis_pushes_when_it_is_done_and_again_on_request(
+    tmp_path: Path, data_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A switch that no command reaches, or a finished data set that would have to be made again to be pushed."""
+    pushed = FakeHub()
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setattr("orca2.synthesis.publishing.hub._client", lambda secret: pushed)
+    data_sets.make(tmp_path / "a", "size=14")
+    assert pushed.calls == []
+    printed = data_sets.make(tmp_path / "a", "size=14", "push_to_hub=me/data")
+    assert "https://huggingface.co/datasets/me/data" in printed and len(pushed.calls) == 2
+    data_sets.make(tmp_path / "b", "size=14", "push_to_hub=me/data", "hub_private=false")
+    assert len(pushed.calls) == 4 and pushed.calls[2][1]["private"] is False
+    for path in (tmp_path / "b").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ConfigError, match="HF_TOKEN"):
+        data_sets.make(tmp_path / "c", "size=14", "push_to_hub=me/data")
+
+
 def test_what_cannot_be_pushed_is_said_before_anything_is_sent(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends, after hours, at a missing token or a mistyped name."""
     hub = FakeHub()
