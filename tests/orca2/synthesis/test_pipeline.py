@@ -12,13 +12,11 @@ from orca2.data.files import FileSource
 from orca2.data.procedural import ProceduralSource
 from orca2.data.source import survey
 from orca2.errors import CheckpointError, ConfigError, DataError
-from orca2.records import Example, Rejected
+from orca2.records import Example
 from orca2.settings import build, compose_config
 from orca2.synthesis.budget import BudgetStop
-from orca2.synthesis.items import TaskItem
 from orca2.synthesis.readers.procedural import ProceduralTasks
 from orca2.synthesis.sampling import TaskMix
-from orca2.synthesis.steps import Output, Steps
 
 SERVED = (
     "teacher=vllm_server", "teacher.model=m", "teacher.max_tokens=40", "teacher.timeout_s=2", "teacher.concurrency=64",
@@ -103,26 +101,41 @@ def test_answers_that_are_not_kept_stay_with_their_reasons(tmp_path: Path, data_
     assert all(tries[one] < 3 for one in answered) and all(tries[one] == 3 for one in set(tries) - answered)
 
 
-def test_steps_leave_out_refuse_and_finish(tmp_path: Path, data_sets: Any) -> None:
-    """Cleaning, the card and the browser hang on these three hooks."""
-    seen: list[Output] = []
-
-    def no_sorting(item: TaskItem) -> Rejected | None:
-        left_out = item.task == "sorting"
-        return Rejected(source=item.collection, row=item.id, kind="left_out", reason="no sorting") if left_out else None
-
-    def no_addition(item: TaskItem, example: Example) -> Rejected | None:
-        quotes = item.task == "addition"
-        return Rejected(source=item.collection, row=item.id, kind="left_out", reason="quotes") if quotes else None
-
-    steps = Steps(items=(no_sorting,), answers=(no_addition,), finish=(seen.append,))
-    data_sets.make(tmp_path / "a", "size=180", steps=steps)
+def test_cleaning_leaves_out_refuses_and_is_reported(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """Repeated and contaminated rows that are paid for, or removed without a trace in manifest and card."""
+    questions = (
+        "What answer is two plus two?",
+        "what answer is two plus two",
+        "Name a river.",
+        "What is the DROP one?",
+    )
+    names = ("t", "t", "t", "x_race_y")
+    lines = [{"q": text, "a": "4", "task": name} for text, name in zip(questions, names, strict=True)]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with loopback.serving() as server:
+        data_sets.make(
+            tmp_path / "a", *SERVED, f"teacher.base_url={server.url}", "tasks=flan2021", "strategy=direct",
+            "strategy.instruction=Answer", f"tasks.folder={tmp_path / 'tasks'}", "tasks.columns.user=q",
+            "tasks.columns.gold=a", "tasks.columns.task=task", "~tasks.columns.only",
+        )  # fmt: skip
+        # The repeated and the contaminated row are never asked.
+        assert server.counters()["answered"] == 2
     record = data_sets.record(tmp_path / "a")
-    assert record["not_asked"] == {"clean": 10} and record["answers_not_kept"] == 20
-    assert {row["reason"] for row in data_sets.rows(tmp_path / "a", "rejected_answers")} == {"quotes"}
-    listed = data_sets.lines(tmp_path / "a", "rejected.jsonl")
-    assert {row["reason"] for row in listed} == {"no sorting"} and len(listed) == 10
-    assert [output.record for output in seen] == [record]
+    assert (record["examples"], record["answers_not_kept"], record["not_asked"]) == (1, 1, {"clean": 2})
+    reasons = {row["reason"] for row in data_sets.lines(tmp_path / "a", "rejected.jsonl")}
+    assert any(reason.startswith("repeats flan2021/t/") for reason in reasons)
+    assert "its task is made from the benchmark race" in reasons
+    turned = data_sets.rows(tmp_path / "a", "rejected_answers")
+    assert [(row["user"], row["reason"]) for row in turned] == [
+        ("Name a river.", "the answer quotes the erased instruction")
+    ]
+    assert record["cleaning"]["duplicates"] == {"exact": 1, "near": 0}
+    assert record["cleaning"]["contamination"]["benchmarks"]["race"]["lineage"] == 1
+    assert record["cleaning"]["leaks"]["leaked"] == 1
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "1 of 2 answers quoted" in card and "| race | 1 | 0 | 0 |" in card
+    assert "What answer is two plus two?" in (tmp_path / "a" / "browser.html").read_text()
 
 
 def test_failures_are_typed_and_listed(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
