@@ -32,6 +32,7 @@ LAYERS = {
     "orca2.erasing": 2,
     "orca2.rendering": 2,
     "orca2.runs": 2,
+    "orca2.chatting": 6,
     "orca2.checkpointing": 3,
     "orca2.launch": 3,
     "orca2.tasks": 3,

@@ -149,6 +149,17 @@ class ConverseConfig:
     max_requests: int | None = MISSING
 
 
+@dataclass
+class ChatConfig:
+    """Keys of `conf/chat.yaml`."""
+
+    student: str | None = MISSING
+    backend: Any = MISSING
+    messages: Any = MISSING
+    format: Any = MISSING
+    max_new_tokens: int = _at_least(1)
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "show": ShowConfig,
@@ -157,6 +168,7 @@ SCHEMAS = {
     "report": ReportConfig,
     "judge": JudgeConfig,
     "converse": ConverseConfig,
+    "chat": ChatConfig,
 }
 """Root file to its schema; `conf/<root>.yaml` starts its defaults list with `<root>_schema`."""
 

@@ -1,0 +1,41 @@
+"""Talk to a student: `python chat.py student=runs/tiny-mixed-cautious`; `--help` lists the rest.
+
+One question a line. `/new` begins a new conversation, Ctrl-D ends.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+
+from orca2.chatting import FORGET, converse
+from orca2.settings import build_all, run_main
+
+
+def main(cfg: Any) -> None:
+    """Answer what is typed, or what is piped in, until it ends."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    job = build_all(cfg)
+    student = job["backend"].find(job["student"])
+    name, system = next(iter(job["messages"].of(student.own_messages).items()))
+    console.print(f"{student.name} under the message {name!r}. {FORGET}: a new conversation; Ctrl-D: the end.")
+    with job["backend"].open(student, job["format"], 0) as backend:
+        try:
+            # Not `console.print`: the answer is text, whatever markup it looks like.
+            converse(backend, system, typed(), lambda text: print(text, flush=True), job["max_new_tokens"])
+        except KeyboardInterrupt:
+            print()
+
+
+def typed() -> Iterator[str]:
+    """Lines from the terminal with a sign that asks for them, or from a pipe."""
+    while True:
+        try:
+            yield input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+
+
+if __name__ == "__main__":
+    run_main("chat", main)
