@@ -75,11 +75,15 @@ def write_results(
     run: RunDirectory,
     answers: Mapping[str, Sequence[Answered]],
     counts: Mapping[str, Any],
+    figures: Mapping[str, float],
     loggers: Sequence[Logger],
 ) -> dict[str, float]:
-    """`answers.jsonl` and `results.json`; the metrics also go to the loggers. `counts`: the data report, all ranks."""
+    """`answers.jsonl` and `results.json`; the metrics also go to the loggers.
+
+    `counts`: the data report, all ranks; `figures`: those of a benchmark, if one was asked.
+    """
     scores = {message: summarise(answered) for message, answered in answers.items()}
-    metrics = flat_metrics(scores) | {f"data/{name}": value for name, value in counts.items()}
+    metrics = flat_metrics(scores) | {f"data/{name}": value for name, value in counts.items()} | dict(figures)
     samples = run.path / "answers.jsonl"
     lines = [
         json.dumps({"message": message, **answer.as_json()}, ensure_ascii=False)

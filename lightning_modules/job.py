@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
+from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, show_results, write_results
 from lightning_modules.loggers import RunCsvLogger, WandbSpec, finish_wandb
@@ -36,6 +37,7 @@ from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.source import MapSource, Source
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
+from orca2.evaluation.benchmark import Benchmark, Group
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
 from orca2.leaks import LeakReport
 from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
@@ -82,6 +84,12 @@ class TrainingJob:
     workers: int
     checkpoint_every_steps: int
     log_every_steps: int
+    benchmark: Benchmark | Group | None = None
+    """Measured at the end, under the messages of `held_out`."""
+    data_dir: str | None = None
+    """Folder of the benchmark's official files; None: from the hub."""
+    benchmark_limit: int | None = None
+    """At most so many samples of each benchmark."""
 
     def __post_init__(self) -> None:
         if self.packing.length > self.model.max_len:
@@ -124,6 +132,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     Raises Interrupted after a clean stop, and the errors of `orca2.errors` for what the user can mend.
     """
     job.lora.require(job.trainer.device, sharded=job.trainer.parallelism == "fsdp")
+    planned = plan_benchmark(job.benchmark, job.data_dir, job.benchmark_limit)
     tokenizer = build_tokenizer(job.model, job.format, default_system=job.erasing.inference)
     kernel = choose_kernel(job, tokenizer, console)
     renderer = Renderer(tokenizer, job.format)
@@ -148,11 +157,15 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
             merge_adapters(student.model)
         export(student, tokenizer, renderer, job.erasing, run, console)
         answers = ask_held_out(student, renderer, questions, job.held_out, job.model.max_len)
+        messages = {name: erasing.inference for name, erasing in job.held_out.messages.items()}
+        figures = ask_benchmark(
+            planned, student, renderer, messages, job.model.max_len, run.path, job.name, signature(config), console
+        )
         counts = summed(everyone(data.report.summary()))
 
         def finish() -> dict[str, Any]:
             merge_lists(run.rejected)
-            metrics = write_results(run, answers, counts, loggers)
+            metrics = write_results(run, answers, counts, figures, loggers)
             show_results(run, answers, counts, console)
             run.mark_done()
             return metrics

@@ -44,6 +44,9 @@ class TrainConfig:
     workers: int = _at_least(0)
     checkpoint_every_steps: int = _at_least(1)
     log_every_steps: int = _at_least(1)
+    benchmark: Any = None
+    data_dir: str | None = MISSING
+    benchmark_limit: int | None = MISSING
 
 
 @dataclass

@@ -1,0 +1,84 @@
+"""A benchmark at the end of a run: what `evaluate.py` does, on the student in memory, in the run's own processes.
+
+rows read before weights load ──▶ fit ──▶ <run>/evaluations/<benchmark>/  samples, report ──▶ results.json, W&B
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from orca2.evaluation.benchmark import Benchmark, Group, flatten
+from orca2.evaluation.plan import Plan, make_plan
+from orca2.evaluation.progress import show_progress
+from orca2.evaluation.ranks import Rank
+from orca2.evaluation.report.load import load_run
+from orca2.evaluation.report.write import HTML, write_report
+from orca2.evaluation.results import flat_results
+from orca2.evaluation.runner import answer_missing, expand, merge, stored_records
+from orca2.generation.hf import HFGenerator
+from orca2.generation.tokens import TokenBackend
+from orca2.modelling.sharding import gathered
+from orca2.modelling.student import StudentForLoss
+from orca2.ranks import everyone, from_first, here
+from orca2.rendering.renderer import Renderer
+
+SEED = 0
+"""Draws the samples where there is a limit: that of `conf/evaluate.yaml`, so that both ask the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedBenchmark:
+    """A benchmark whose rows are read."""
+
+    name: str
+    plan: Plan
+
+
+def plan_benchmark(
+    benchmark: Benchmark | Group | None, data_dir: str | None, limit: int | None
+) -> PlannedBenchmark | None:
+    """Read the rows; None where no benchmark is wanted. Raises DataError and ConfigError, see `make_plan`."""
+    if benchmark is None:
+        return None
+    folder = None if data_dir is None else Path(data_dir)
+    return PlannedBenchmark(name=benchmark.name, plan=make_plan(flatten(benchmark), folder, limit, SEED, False))
+
+
+def ask_benchmark(
+    planned: PlannedBenchmark | None,
+    student: StudentForLoss,
+    renderer: Renderer,
+    messages: Mapping[str, str],
+    max_len: int,
+    run_path: Path,
+    name: str,
+    signature: str,
+    console: Console,
+) -> dict[str, float]:
+    """The flat figures, on every rank; each asks its share. A run that was killed here goes on where it was.
+
+    `signature` is that of the run's config: other weights never share records.
+    """
+    if planned is None:
+        return {}
+    folder, ranks = run_path / "evaluations" / planned.name, here()
+    generator = HFGenerator(student.model, renderer.pad_id, [renderer.end_id], max_len)
+    backend = TokenBackend(renderer, generator.stream, max_len, {"backend": "train", "run": signature})
+    asked = expand(planned.plan, messages, backend.identity)
+    known = everyone(sorted(stored_records(folder)[0]))[0]  # as the first rank sees them, before any writes
+    mine = asked[ranks.rank :: ranks.world]
+    done = sum(one.key in set(known) for one in mine)
+    console.print(f"benchmark {planned.name}: {len(asked):,} answers", highlight=False)
+    with gathered(student), show_progress(console, len(mine), done) as on_done:
+        answer_missing(asked, known, backend, folder, Rank(ranks.rank, ranks.world, ranks.local_rank), on_done)
+    everyone(None)  # all shares are written
+
+    def finish() -> dict[str, float]:
+        figures = flat_results(merge(asked, folder), planned.plan)
+        write_report([load_run(name, folder)], folder)
+        console.print(f"benchmark {planned.name}: {folder / HTML}", highlight=False)
+        return figures
+
+    return from_first(finish)
