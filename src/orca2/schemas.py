@@ -163,6 +163,18 @@ class ChatConfig:
     max_new_tokens: int = _at_least(1)
 
 
+@dataclass
+class ExportTasksConfig:
+    """Keys of `conf/export_tasks.yaml`."""
+
+    benchmark: Any = MISSING
+    data_dir: str | None = MISSING
+    out_dir: str = MISSING
+    limit: int | None = MISSING
+    seed: int = _at_least(0)
+    allow_missing: bool = MISSING
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "show": ShowConfig,
@@ -172,6 +184,7 @@ SCHEMAS = {
     "judge": JudgeConfig,
     "converse": ConverseConfig,
     "chat": ChatConfig,
+    "export_tasks": ExportTasksConfig,
 }
 """Root file to its schema; `conf/<root>.yaml` starts its defaults list with `<root>_schema`."""
 
