@@ -114,6 +114,7 @@ class Checkpoints(L.Callback):
         if not self.stopped:
             self._save(trainer, module)
         self._settle(fatal=self.stopped)
+        self.saver.close()
         self._restore_handlers()
 
     def on_exception(self, *_: Any) -> None:

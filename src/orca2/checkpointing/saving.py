@@ -33,6 +33,7 @@ from orca2.checkpointing.folder import (
 )
 from orca2.checkpointing.shards import ShardWriter, first_failure, load_tensors, misfit
 from orca2.errors import CheckpointError
+from orca2.ranks import WORK_TIMEOUT, everyone, here
 
 
 class Saver:
@@ -45,10 +46,8 @@ class Saver:
         self.folder = folder
         self.signature = signature
         self.keep = keep
-        distributed = dist.is_available() and dist.is_initialized()
-        self.ranks = dist.get_world_size() if distributed else 1
-        self.rank = dist.get_rank() if distributed else 0
-        self._group = dist.new_group(backend="gloo") if distributed else None
+        self.rank, self.ranks = here().rank, here().world
+        self._group = dist.new_group(backend="gloo", timeout=WORK_TIMEOUT) if self.ranks > 1 else None
         cuda = torch.cuda.is_available()
         # Page-locked memory is kept from save to save: locking it costs more than the copy.
         self._stager = DefaultStager(StagingOptions(cuda, False, False, cuda))
@@ -62,7 +61,7 @@ class Saver:
         self.wait()
         final = checkpoint_path(self.folder, step)
         temporary = final.with_name(final.name + UNFINISHED)
-        progress = {**shared, "ranks": self._gathered(own)}
+        progress = {**shared, "ranks": everyone(own)}
         about = {
             "step": step,
             "signature": self.signature,
@@ -99,6 +98,10 @@ class Saver:
                 f"{_remaining(self.folder)}"
             ) from error
 
+    def close(self) -> None:
+        """Give the memory of the copies back. Nothing may be saved afterwards."""
+        self._stager.close()
+
     @property
     def is_writing(self) -> bool:
         """Whether this rank's part of the last save is still under way."""
@@ -111,7 +114,7 @@ class Saver:
         and none can be used, so that no run starts anew by mistake.
         """
         # The first rank's list: those of a network file system may differ for a moment.
-        candidates = self._gathered([str(path) for path in reversed(checkpoints_in(self.folder))])[0]
+        candidates = everyone([str(path) for path in reversed(checkpoints_in(self.folder))])[0]
         refused: list[str] = []
         for path in map(Path, candidates):
             # In this order: the headers of damaged files are not read.
@@ -129,16 +132,9 @@ class Saver:
             )
         return None, refused
 
-    def _gathered(self, value: Any) -> list[Any]:
-        values: list[Any] = [value]
-        if self._group is not None:
-            values = [None] * self.ranks
-            dist.all_gather_object(values, value, group=self._group)
-        return values
-
     def _any(self, reason: str | None) -> str | None:
         """The first rank's reason that has one, on every rank."""
-        return next((each for each in self._gathered(reason) if each is not None), None)
+        return next((each for each in everyone(reason) if each is not None), None)
 
 
 def _remaining(folder: Path) -> str:

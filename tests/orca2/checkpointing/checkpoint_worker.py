@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from orca2.checkpointing.saving import Saver
 from orca2.checkpointing.shards import training_tensors
+from orca2.ranks import Ranks, everyone, joined
 
 warnings.filterwarnings("ignore")
 
@@ -63,15 +64,14 @@ def whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in full.items()}
 
 
-def main(folder: Path, commands: list[str]) -> None:
-    dist.init_process_group("gloo")
+def main(folder: Path, commands: list[str], ranks: Ranks) -> None:
     for command in commands:
         verb, kind, name = command.split(":")
         saver = Saver(folder / name, signature="test")
         if verb == "save":
             model, optimizer = training(1, kind == "sharded")
             train(model, optimizer, 2)
-            saver.save(2, training_tensors(model, optimizer), {"shared": name}, {"rank": dist.get_rank()})
+            saver.save(2, training_tensors(model, optimizer), {"shared": name}, {"rank": ranks.rank})
             reference = whole(training_tensors(model, optimizer))
             train(model, optimizer, 1)  # goes on while the thread writes: must not be seen in the checkpoint
             saver.wait()
@@ -83,12 +83,12 @@ def main(folder: Path, commands: list[str]) -> None:
             assert progress is not None and progress["shared"] == name and not refused, refused
             assert [each["rank"] for each in progress["ranks"]] == list(range(len(progress["ranks"])))
             reference = whole(training_tensors(model, optimizer))
-            output = folder / f"{name}-{kind}-{dist.get_world_size()}.safetensors"
-        if dist.get_rank() == 0:
+            output = folder / f"{name}-{kind}-{ranks.world}.safetensors"
+        if ranks.rank == 0:
             save_file(reference, output)
-        dist.barrier()
-    dist.destroy_process_group()
+        everyone(None)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    with joined("cpu") as place:
+        main(Path(sys.argv[1]), sys.argv[2:], place)
