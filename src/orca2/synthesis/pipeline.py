@@ -90,13 +90,16 @@ def measure(
         retry=job.retry,
         timeout=job.verification.timeout,
     )
-    cleaning = job.cleaning.open()
-    rows = job.reader.stream()
-    items = (row for row in rows if isinstance(row, TaskItem) and cleaning.check_item(row) is None)
+
+    def items() -> Iterator[TaskItem]:
+        cleaning = job.cleaning.open()
+        for row in job.reader.stream():
+            if isinstance(row, TaskItem) and cleaning.check_item(row) is None:
+                yield row
+
+    name = f"measured_{job.tasks.name}"
     with run.locked(wait=True), _interruptible():
-        return measured_mixture(
-            measurement, items, f"measured_{job.tasks.name}", run.path, f"{data_set}/probes", console
-        )
+        return measured_mixture(measurement, items(), name, run.path, f"{data_set}/probes", console)
 
 
 def answer_share(job: SynthesisJob, folder: Path, cache: Cache, data_set: str, console: Console) -> None:
