@@ -94,12 +94,17 @@ def joined(device_type: str) -> Iterator[Ranks]:
         torch.cuda.set_device(ranks.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo", timeout=STEP_TIMEOUT)
     _control = dist.new_group(backend="gloo", timeout=WORK_TIMEOUT)
+    together = False
     try:
         yield ranks
+        together = True
+    except SystemExit:  # asked to stop, like all others
+        together = True
+        raise
     finally:
-        # After an error the others may be gone, and a destruction that waits for them would hide it.
         _control = None
-        dist.destroy_process_group()
+        if together:  # after an error the others may be gone, and a destruction that waits for them would hide it
+            dist.destroy_process_group()
 
 
 def everyone(value: Value) -> list[Value]:
