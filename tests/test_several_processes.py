@@ -32,8 +32,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "WANDB_MODE"
 pytestmark = pytest.mark.slow
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *SMALL, *arguments]
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *SMALL, *overrides]
 
 
 def losses(folder: Path) -> list[float]:
@@ -110,7 +110,7 @@ def test_a_run_in_two_processes_ends_like_any_other(trainer: str, tmp_path: Path
 def test_a_sweep_over_two_processes_makes_exactly_its_jobs(tmp_path: Path) -> None:
     """Ranks that are still in multirun mode would each run the whole sweep."""
     done = subprocess.run(
-        command("-m", "model=tiny", "strategy=direct,mixed", "trainer=ddp"),
+        [*command("model=tiny", "strategy=direct,mixed", "trainer=ddp"), "-m"],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
