@@ -118,8 +118,8 @@ def test_a_sweep_over_two_processes_makes_exactly_its_jobs(tmp_path: Path) -> No
         timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    finished = sorted(path.parent.name for path in tmp_path.rglob("DONE"))
-    assert finished == ["tiny-direct-cautious", "tiny-mixed-cautious"]
+    finished = [path.parent for path in tmp_path.rglob("DONE")]
+    assert len(finished) == 2 and {path.name.rpartition("-")[2] for path in finished} == {"direct", "mixed"}
     assert len(list(tmp_path.rglob("manifest.json"))) == 2
     offline = list(tmp_path.rglob("offline-run-*"))
     assert len({path.name.rpartition("-")[2] for path in offline}) == len(offline) == 2
