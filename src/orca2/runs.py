@@ -48,6 +48,10 @@ OPERATIONAL = (
     "out_dir",
     "processes",
     "backend.batch_tokens",
+    "backend.batch_prompts",
+    "backend.concurrency",
+    "backend.retries",
+    "backend.timeout_s",
 )
 """Keys (and all below them) that say where and how a run is computed, not what it computes."""
 
