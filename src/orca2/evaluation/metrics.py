@@ -128,10 +128,13 @@ def rouge(predicted: str, references: Sequence[str]) -> dict[str, float]:
     """
     try:
         from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
     except ImportError as error:
         raise ConfigError("ROUGE needs the package rouge-score; install the extra `eval-text`") from error
     names = ("rouge1", "rouge2", "rougeL")
-    scores = RougeScorer(list(names), use_stemmer=True).score_multi(list(references), predicted)
+    # A tokenizer of its own choice, the package announces on standard error, each time.
+    scorer = RougeScorer(list(names), tokenizer=DefaultTokenizer(use_stemmer=True))
+    scores = scorer.score_multi(list(references), predicted)
     return {name: scores[name].fmeasure for name in names}
 
 
