@@ -1,6 +1,6 @@
 """`backend=lm_eval`: any model class of lm-evaluation-harness, such as `sglang`, `gguf` or its own `hf`.
 
-`student=` becomes its `pretrained`, and the model's own chat template asks. Only the model is lm-eval's: prompts,
+`student=` becomes its `pretrained`. Only the model is lm-eval's: prompts are those of `backend=hf`, as text, and
 reading and scores stay ours.
 """
 
@@ -11,9 +11,9 @@ from time import monotonic
 from typing import Any
 
 from orca2.errors import ConfigError, ModelError
-from orca2.generation.openai_backend import messages_of
 from orca2.generation.protocol import Backend, Chat, Format, Reply, StudentFiles
 from orca2.generation.students import find_student
+from orca2.generation.tokens import PromptRenderer, load_renderer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +51,31 @@ class LmEvalSpec:
             kind: Any = get_model(self.model)
         except (ValueError, KeyError) as error:
             raise ConfigError(f"backend.model = {self.model!r}: lm-eval knows no such model") from error
+        renderer = load_renderer(student, format)
         try:
             lm = kind(pretrained=student.location, **self.model_args)
         except TypeError as error:
             raise ConfigError(f"backend.model_args do not fit lm-eval's {self.model!r}: {error}") from error
-        identity = {"backend": f"lm_eval/{self.model}", "student": student.fingerprint}
-        yield LmEvalBackend(lm, identity | {"model_args": repr(sorted(self.model_args.items()))}, self.batch_prompts)
+        identity = {
+            "backend": f"lm_eval/{self.model}",
+            "student": student.fingerprint,
+            "model_args": repr(sorted(self.model_args.items())),
+        }
+        yield LmEvalBackend(lm, renderer, identity, self.batch_prompts)
 
 
 class LmEvalBackend:
-    """See `Backend`. `lm` is an `lm_eval.api.model.LM` whose chat template and tokenizer are those of a model."""
+    """See `Backend`. `lm` is an `lm_eval.api.model.LM`."""
 
-    def __init__(self, lm: Any, identity: Mapping[str, str], batch_prompts: int) -> None:
+    def __init__(self, lm: Any, renderer: PromptRenderer, identity: Mapping[str, str], batch_prompts: int) -> None:
         self._lm = lm
+        self._renderer = renderer
         self._batch_prompts = batch_prompts
-        self.identity = identity
+        self.identity = {key: str(value) for key, value in renderer.identity.items()} | dict(identity)
         self.context: int | None = getattr(lm, "max_length", None)
 
     def prompt_tokens(self, chat: Chat) -> int:
-        return self._count(self._prompt(chat))
+        return len(self._renderer.prompt(chat.system, chat.user, chat.history))
 
     def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
         """In calls of `batch_prompts`: lm-eval gives nothing back before all of a call is done.
@@ -83,8 +89,9 @@ class LmEvalBackend:
     def _answer(self, chats: Sequence[Chat], indexes: Sequence[int]) -> Iterator[tuple[int, Reply]]:
         from lm_eval.api.instance import Instance
 
-        prompts = {index: self._prompt(chats[index]) for index in indexes}
-        lengths = {index: self._count(prompt) for index, prompt in prompts.items()}
+        ids = {i: self._renderer.prompt(chats[i].system, chats[i].user, chats[i].history) for i in indexes}
+        prompts = {index: self._renderer.decode_marked(prompt) for index, prompt in ids.items()}
+        lengths = {index: len(prompt) for index, prompt in ids.items()}
         rooms = {
             index: min(chats[index].max_new_tokens, (self.context or 2**31) - length)
             for index, length in lengths.items()
@@ -121,11 +128,6 @@ class LmEvalBackend:
                 ),
             )
 
-    def _prompt(self, chat: Chat) -> str:
-        return str(self._lm.apply_chat_template(messages_of(chat)))
-
     def _count(self, text: str) -> int:
-        """Tokens; 0 where the model does not show its tokenizer."""
-        if not hasattr(self._lm, "tok_encode"):
-            return 0
-        return len(self._lm.tok_encode(text, add_special_tokens=False))
+        """Tokens of an answer; 0 where the model does not show its tokenizer."""
+        return len(self._lm.tok_encode(text, add_special_tokens=False)) if hasattr(self._lm, "tok_encode") else 0
