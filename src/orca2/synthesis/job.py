@@ -35,8 +35,9 @@ class SynthesisJob:
     """Everything that one synthesis needs, checked and built.
 
     Raises:
-        ConfigError: a rank outside its world, a cap in USD on a teacher without a price, a cap per task on a mix,
-            which has its own, or a push to the hub that could not start.
+        ConfigError: a rank outside its world, a cap in USD on a teacher without a price, several answers from one
+            that gives the same each time, a cap per task on a mix, which has its own, or a push to the hub that
+            could not start.
     """
 
     name: str
@@ -71,6 +72,11 @@ class SynthesisJob:
         if self.rows_per_task is not None and isinstance(self.tasks, TaskMix):
             raise ConfigError(
                 f"rows_per_task is for one collection; tasks={self.tasks.name} has a cap for each: tasks.caps.<part>="
+            )
+        if self.verification.samples > 1 and self.teacher.decoding.temperature == 0:
+            raise ConfigError(
+                f"verification.samples={self.verification.samples} asks for several answers, but at temperature 0 they "
+                "are all the same: set teacher.temperature=0.7, or verification.samples=1"
             )
         check_price(self.budget, self.teacher.price, self.teacher.model)
         _ = self.retry

@@ -18,6 +18,7 @@ from orca2.errors import DataError
 from orca2.records import Example, Turn
 from orca2.synthesis.builders.few_shot import FewShot
 from orca2.synthesis.job import SynthesisJob
+from orca2.synthesis.sampling import TaskMix
 from orca2.synthesis.shards import ANSWERS, EXAMPLES, Written, write_lines, write_shards
 from orca2.synthesis.spill import Kind, Spill, sorted_rows
 
@@ -102,11 +103,13 @@ def example_row(example: Example, licence: str) -> dict[str, Any]:
 
 def _build_few_shot(job: SynthesisJob, ranks: Sequence[Path], folder: Path) -> int:
     licences: dict[tuple[str, str], str] = {}
+    sources = job.reader.few_shot_sources if isinstance(job.reader, TaskMix) else frozenset[str]()
 
     def examples() -> Iterator[Example]:
         for row in sorted_rows(ranks, "example"):
-            licences[row["source"], row["task"]] = row["licence"]
-            yield example_of(row)
+            if row["source"] in sources:
+                licences[row["source"], row["task"]] = row["licence"]
+                yield example_of(row)
 
     built = 0
     with Spill(folder) as spill:

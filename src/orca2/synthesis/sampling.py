@@ -13,7 +13,7 @@ counts alone, and the second pass picks that many rows of each task, every set o
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol, runtime_checkable
 
@@ -143,9 +143,12 @@ class TaskMix:
     """Part to the most rows that one of its tasks gives."""
     size: int
     seed: int
+    few_shot_from: Mapping[str, bool] = field(default_factory=dict)
+    """Parts whose answered examples few-shot ones are built from; empty for all of them."""
 
     def __post_init__(self) -> None:
-        for key, named in (("shares", set(self.shares) - {FEW_SHOT}), ("caps", set(self.caps))):
+        named_in = {"shares": set(self.shares) - {FEW_SHOT}, "caps": set(self.caps)}
+        for key, named in (named_in | {"few_shot_from": set(self.few_shot_from)}).items():
             if unknown := sorted(named - set(self.parts)):
                 raise ConfigError(f"tasks={self.name}: {key} names {unknown}; parts are {sorted(self.parts)}")
         if missing := sorted(set(self.parts) - set(self.shares)):
@@ -159,6 +162,12 @@ class TaskMix:
     def few_shot(self) -> int:
         """How many few-shot examples are to be built from the answered ones."""
         return self.sizes.get(FEW_SHOT, 0)
+
+    @property
+    def few_shot_sources(self) -> frozenset[str]:
+        """Names of the collections that few-shot examples are built from."""
+        wanted = [part for part, used in self.few_shot_from.items() if used] or list(self.parts)
+        return frozenset(self.parts[part].name for part in wanted)
 
     @property
     def sizes(self) -> dict[str, int]:

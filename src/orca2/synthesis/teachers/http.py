@@ -1,6 +1,7 @@
 """A teacher behind an OpenAI-compatible server: a hosted API, `vllm serve`, or `transformers serve`."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ takes longer than all the rest (measured: 4.4 ms of processor time a request, 2.
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """Errors of the HTTP library before a request is on its way, so that it cannot have been billed. By name,
 because openai 2 stands on httpx and openai 3 on httpx2."""
+HTTP_LIBRARIES = ("httpx", "httpx2", "openai")
+"""They log a line for each request, which would bury the progress line under a million others."""
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
@@ -138,6 +141,8 @@ async def open_client(base_url: str, secret: str, timeout_s: float, connections:
         import openai
     except ImportError as error:
         raise ConfigError("this teacher needs the `openai` package: pip install 'orca2[teacher]'") from error
+    for library in HTTP_LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=connections, max_keepalive_connections=connections)
     timeout = openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_SECONDS))
     http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, base_url=base_url)
