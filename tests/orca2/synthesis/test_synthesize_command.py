@@ -92,19 +92,19 @@ def test_a_cap_holds_with_many_calls_at_a_time(tmp_path: Path, loopback: Any) ->
     faults = loopback.Faults(error=0.05, malformed=0.05, truncate=0.05, delay=0.02)
     with loopback.serving(faults) as server:
         served = (*SERVED, f"teacher.base_url={server.url}")
-        usd = 0.4
+        usd = 0.1
         printed = ended(start(tmp_path / "a", *served, f"max_usd={usd}"), code=2)
         counters = server.counters()
         spent = (counters["prompt_tokens"] + 2 * counters["completion_tokens"]) / 1e6
-        assert 0.3 * usd < spent <= usd
+        assert 0.5 * usd < spent <= usd  # calls that broke off count at their worst
         assert counters["most_under_way"] > 32
-        assert "stopped before max_usd=0.4 could be passed" in printed and "The rest is about" in printed
+        assert "stopped before max_usd=0.1 could be passed" in printed and "The rest is about" in printed
         assert "Traceback" not in printed
-        tokens = 200_000
+        tokens = 60_000
         ended(start(tmp_path / "b", *served, f"max_tokens={tokens}"), code=2)
         after = server.counters()
         taken = sum(after[kind] - counters[kind] for kind in ("prompt_tokens", "completion_tokens"))
-        assert 0.3 * tokens < taken <= tokens
+        assert 0.5 * tokens < taken <= tokens
 
 
 def test_mistakes_are_listed_at_once(tmp_path: Path) -> None:
