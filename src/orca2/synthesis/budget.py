@@ -249,7 +249,7 @@ class Purse:
 
     def _message(self, cap: str) -> str:
         return (
-            f"stopped before {cap}={getattr(self._budget, cap)} could be passed: {self._run!r} has taken "
+            f"stopped before {cap}={getattr(self._budget, cap)} could be passed; taken so far: "
             f"{self._spent}; all answers are kept, run the same command with a higher {cap} to go on"
         )
 

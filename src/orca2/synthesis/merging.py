@@ -20,7 +20,7 @@ from orca2.synthesis.builders.few_shot import FewShot
 from orca2.synthesis.job import SynthesisJob
 from orca2.synthesis.sampling import TaskMix
 from orca2.synthesis.shards import ANSWERS, EXAMPLES, Written, write_lines, write_shards
-from orca2.synthesis.spill import Kind, Spill, sorted_rows
+from orca2.synthesis.spill import Kind, Spill, count_rows, sorted_rows
 
 DATA, ANSWERS_FOLDER = "data", "rejected_answers"
 REJECTED, FAILURES = "rejected.jsonl", "failures.jsonl"
@@ -73,23 +73,23 @@ def write_data_set(job: SynthesisJob, ranks: Sequence[Path], few_shot: Path, out
     """
     built = _build_few_shot(job, ranks, few_shot)
     folders = [*ranks, few_shot]
-    numbers = {kind: _count(folders, kind) for kind in ("example", "answer")}
-    if not numbers["example"]:
+    kept, others = count_rows(folders, "example"), count_rows(ranks, "answer")
+    if not kept:
         raise DataError(_why_none(job, ranks))
     composition = Composition()
     rows = composition.counted(sorted_rows(folders, "example"))
-    files = _named(DATA, write_shards(rows, numbers["example"], EXAMPLES, out / DATA, "train", job.shard_rows))
+    files = _named(DATA, write_shards(rows, kept, EXAMPLES, out / DATA, "train", job.shard_rows))
     rows = sorted_rows(ranks, "answer")
-    answers = write_shards(rows, numbers["answer"], ANSWERS, out / ANSWERS_FOLDER, "answers", job.shard_rows)
+    answers = write_shards(rows, others, ANSWERS, out / ANSWERS_FOLDER, "answers", job.shard_rows)
     files |= _named(ANSWERS_FOLDER, answers)
     not_asked, failures = Counter[str](), Counter[str]()
     files[REJECTED] = write_lines(_tallied(ranks, "rejected", not_asked, "stage"), out / REJECTED)
     files[FAILURES] = write_lines(_tallied(ranks, "failure", failures, "kind"), out / FAILURES)
     return {
-        "examples": numbers["example"],
+        "examples": kept,
         "few_shot": built,
         **composition.as_json(),
-        "answers_not_kept": numbers["answer"],
+        "answers_not_kept": others,
         "not_asked": dict(not_asked.most_common()),
         "failures": dict(failures.most_common()),
         "files": {name: asdict(file) for name, file in files.items()},
@@ -123,10 +123,6 @@ def example_of(row: Mapping[str, Any]) -> Example:
     """A stored row as an example."""
     values = {name: row[name] for name in FIELDS}
     return Example(**values | {"history": tuple(Turn(**turn) for turn in row["history"])})
-
-
-def _count(folders: Sequence[Path], kind: Kind) -> int:
-    return sum(1 for _ in sorted_rows(folders, kind))
 
 
 def _named(folder: str, files: Mapping[str, Written]) -> dict[str, Written]:

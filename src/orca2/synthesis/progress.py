@@ -1,6 +1,7 @@
 """The progress line of a synthesis: done, verified, failed, spent, left.
 
-    1,204/2,000  right 1,101 of 1,190  failed 14  spent 3.1210 USD  left 0:02:10  96 calls at a time
+    1,204/2,000 items  kept 1,190  right 1,101 of 1,150 judged  failed 14  spent 3.1210 USD, 702,311 tokens
+    left 2.0634 USD, 0:02:10  96 calls at a time                                                (one line)
 
 On a terminal it is one live line; elsewhere (a log file, a notebook, CI) it is a plain line now and then.
 """
@@ -84,7 +85,9 @@ class ProgressLine:
             return f"{_clock(seconds)} passed"
         # Replayed answers come at once: a rate that counted them would promise too much.
         fresh = self.done - min(self._asking.tally.replayed, self.done - 1)
-        return f"left {_clock(seconds * (self._total - self.done) / fresh)}"
+        rest = self._asking.spending.for_requests(self._total - self.done)
+        cost = f"{rest.usd:.4f} USD, " if rest.usd else ""
+        return f"left {cost}{_clock(seconds * (self._total - self.done) / fresh)}"
 
     def _draw(self) -> None:
         if self._live is not None:

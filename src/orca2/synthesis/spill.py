@@ -87,6 +87,15 @@ def sorted_rows(folders: Sequence[Path], kind: Kind) -> Iterator[dict[str, Any]]
             yield json.loads(line[17:])
 
 
+def count_rows(folders: Sequence[Path], kind: Kind) -> int:
+    """How many rows `sorted_rows` gives."""
+    count = 0
+    for path in (path for folder in folders for path in folder.glob("bucket-*")):
+        with path.open("rb") as file:
+            count += sum(line.startswith(_TAGS[kind]) for line in file)
+    return count
+
+
 def remove(folder: Path) -> None:
     """Delete a folder of spills, if it is there."""
     shutil.rmtree(folder, ignore_errors=True)
