@@ -52,10 +52,13 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     """The tensors themselves, not copies, of a model and its optimizer, by names that no sharding changes.
 
     `model.<parameter>` and `optimizer.<parameter>.<state>`. An optimizer that has not stepped gets its
-    zeros. Its numbers, such as the learning rate, are not here: the config and the schedule set them.
+    zeros. Its numbers, such as the learning rate, are not here: the config and the schedule set them. Frozen
+    parameters are not here either (nor what belongs to them, as the scales of 4-bit ones): loading made them.
     """
     weights, moments = get_state_dict(model, optimizer)
-    tensors = {f"model.{name}": value for name, value in weights.items()}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    kept = (name for name in weights if name not in frozen and name.rpartition(".")[0] not in frozen)
+    tensors = {f"model.{name}": weights[name] for name in kept}
     for name, state in moments["state"].items():  # type: ignore[union-attr]
         tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}  # type: ignore[union-attr]
     return tensors  # type: ignore[return-value]

@@ -87,6 +87,14 @@ def test_half_precision_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert same(other.tensors, training.tensors)
 
 
+def test_frozen_weights_are_not_saved() -> None:
+    """Beside the adapters of a 13B student they would be 50 GB a checkpoint that loading makes anyway."""
+    training = Training()
+    training.model[0].requires_grad_(False)
+    names = {name for name in training_tensors(training.model, training.optimizer) if name.startswith("model.")}
+    assert names == {"model.1.weight", "model.1.bias"}
+
+
 def test_nothing_on_disk_is_a_pickle(saved: Any) -> None:
     """A pickle runs code of whoever wrote it."""
     saver, wanted = saved
