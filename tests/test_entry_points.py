@@ -39,7 +39,7 @@ def run(*arguments: str, cwd: Path = ROOT, code: int = 0) -> str:
     """Run a root script; returns all that it printed."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "140", "WANDB_API_KEY": SECRET}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, input="Hi\n", timeout=500)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -185,30 +185,41 @@ def test_killed_anywhere_and_resumed_gives_the_same_losses(finished: tuple[Path,
     assert losses(folder) == whole
 
 
-def readme_commands() -> list[str]:
-    """The python commands in the bash blocks of the README, without comments."""
+def readme_commands() -> list[list[str]]:
+    """The python commands in the bash blocks of the README, in order, as lists of words without comments."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
+
+
+def smaller(script: str, arguments: list[str], folder: Path) -> list[str]:
+    """What makes a command of the README a matter of seconds."""
+    if {"--help", "--cfg", "plan=true", "estimate=true"} & set(arguments):
+        return []
+    if script == "synthesize.py":
+        return ["size=120", f"cache={folder / 'cache.sqlite'}"]
+    if script == "evaluate.py":
+        return ["limit=1"]
+    if script != "train.py":
+        return []
+    stored = any(text.startswith("source=") for text in arguments)
+    small = [text for text in SMALL if not (stored and text.startswith("source."))]
+    small += [f"source.cache_dir={folder / 'rows'}"] if stored else []
+    return [*small, *(["seed=1"] if any(text.startswith("sweeps=") for text in arguments) else [])]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", readme_commands())
-def test_readme_command(command: str, tmp_path: Path) -> None:
-    """A README whose commands fail is worse than none; each is run as written, only smaller."""
-    script, *arguments = shlex.split(command)[1:]
+@pytest.mark.timeout(1200)
+def test_the_readme_commands(tmp_path: Path) -> None:
+    """A README whose commands fail is worse than none; each is run as written, one after the other, only smaller."""
     row = {"question": "What is 2 + 2?", "answer": "2 + 2 is 4.\n#### 4", "user": "Hi", "system": ""}
     for name in ("train.jsonl", "mine.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for _ in range(30)))
-    if script == "train.py" and not {"--help", "--cfg"} & set(arguments):
-        stored = any(text.startswith("source=") for text in arguments)
-        arguments += [text for text in SMALL if not (stored and text.startswith("source."))]
-        if stored:
-            arguments.append(f"source.cache_dir={tmp_path / 'cache'}")
-    printed = run(str(ROOT / script), *arguments, cwd=tmp_path)
-    assert printed.strip()
+    for script, *arguments in readme_commands():
+        printed = run(str(ROOT / script), *arguments, *smaller(script, arguments, tmp_path), cwd=tmp_path)
+        assert printed.strip(), script
 
 
 def test_the_readme_has_commands() -> None:
     """The test above must not pass because it found nothing to run."""
-    assert len(readme_commands()) >= 6
+    assert {words[0] for words in readme_commands()} >= {"train.py", "synthesize.py", "evaluate.py"}
