@@ -1,63 +1,101 @@
 """Train a student: `python train.py model=tiny strategy=mixed source=procedural`; `--help` lists the rest.
 
-The same command again resumes a run that was stopped or killed, and says so when it is done. With `plan=true` it
-only says what the run would take, and whether it fits.
+The same command again resumes a run that was stopped or killed, and says so when it is done. `curriculum=orca2` trains
+in stages, `sweeps=does_erasing_help` answers a question with many runs, and `plan=true` only says what a run would take
+and whether it fits.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from lightning_modules.job import Interrupted, TrainingJob, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
+from lightning_modules.stages import run_stages
+from orca2.errors import ConfigError
 from orca2.launch import STOPPED, reporting, start_ranks
 from orca2.ranks import is_first, joined
 from orca2.runs import RunDirectory
-from orca2.settings import build_all, job_overrides, run_main, storable
+from orca2.settings import build, build_all, job_overrides, run_main, stage_configs, storable
+from orca2.targets import nearest
 
 METRIC = "held_out/cautious/accuracy"
 """Of `results.json`; what a run returns, and what a sweep compares."""
+
+NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
+
+
+class Planned(NamedTuple):
+    """A run that can start: everything that its config can get wrong has been looked at."""
+
+    job: TrainingJob
+    run: RunDirectory
+    config: dict[str, Any]
 
 
 def train(cfg: Any) -> float | None:
     """Run one job, or what is left of it; returns the mean held-out accuracy, which a sweep can compare."""
     quiet_libraries()
-    run = RunDirectory(Path(cfg.run_dir))
+    console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
     with reporting():
-        built = build_all(cfg, leave_out=("run_dir", "plan"))
-        gpu, assumptions = built.pop("gpu"), built.pop("planning")
-        job = TrainingJob(**built)
+        stages = {} if cfg.curriculum is None else {key: planned(one) for key, one in stage_configs(cfg).items()}
+        jobs = {key: stage.job for key, stage in stages.items()} or {str(cfg.name): planned(cfg).job}
+        if cfg.only_stage not in (None, *stages):
+            raise ConfigError(f"only_stage = {cfg.only_stage}: no such stage{nearest(cfg.only_stage, stages)}")
         if cfg.plan:
-            plan_run({job.name: job}, gpu, assumptions, Console(width=None if sys.stdout.isatty() else 140))
+            tokens = {key: cfg.curriculum.stages[key].get("expected_tokens") for key in stages}
+            stated = {key: count for key, count in tokens.items() if count is not None}
+            plan_run(jobs, build(cfg.gpu), build(cfg.planning), console, stated)
             return None
-        job.require_here()
-        if job.trainer.starts_ranks and not run.is_done:
-            start_ranks(__file__, job_overrides(), job.trainer.world)
-            metrics = json.loads(run.results.read_text(encoding="utf-8"))
-        else:
-            metrics = train_here(job, run, cfg)
+        for job in jobs.values():
+            job.require_here()
+        with joined(job.trainer.device.type):
+            if stages and cfg.only_stage is None:
+                metrics = train_stages(cfg, stages, console)
+            else:
+                metrics = train_one(stages[cfg.only_stage] if stages else planned(cfg), job_overrides())
     accuracy: float | None = metrics.get(METRIC)
     return accuracy
 
 
-def train_here(job: TrainingJob, run: RunDirectory, cfg: Any) -> dict[str, Any]:
-    """Run the job in this process, one rank of those that were launched."""
-    with joined(job.trainer.device.type):
-        try:
-            return open_and_run(job, run, settings_of_run(cfg), job_overrides())
-        except Interrupted as stop:
-            if is_first():
-                print(stop)
-            raise SystemExit(STOPPED) from None
+def planned(cfg: Any) -> Planned:
+    """The run that a config without a curriculum describes."""
+    job = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB))
+    return Planned(job, RunDirectory(Path(cfg.run_dir)), settings_of_run(cfg))
 
 
 def settings_of_run(cfg: Any) -> dict[str, Any]:
     """What is stored with a run and must not change; how it was planned changes nothing in it."""
     return {key: value for key, value in storable(cfg).items() if key not in ("plan", "gpu", "planning")}
+
+
+def train_stages(cfg: Any, stages: dict[str, Planned], console: Console) -> dict[str, Any]:
+    """The stages of the curriculum that are not done."""
+    run, overrides = RunDirectory(Path(cfg.run_dir)), job_overrides()
+    folders = {key: stage.run for key, stage in stages.items()}
+
+    def train_stage(key: str) -> dict[str, Any]:
+        return train_one(stages[key], [*overrides, f"only_stage={key}"])
+
+    return run_stages(run, settings_of_run(cfg), overrides, folders, train_stage, console)
+
+
+def train_one(planned: Planned, overrides: list[str]) -> dict[str, Any]:
+    """One run: started in ranks of its own if it is for several devices, else in this process, which may be a rank."""
+    job, run, config = planned
+    if job.trainer.starts_ranks and not run.is_done:
+        start_ranks(__file__, overrides, job.trainer.world)
+        return dict(json.loads(run.results.read_text(encoding="utf-8")))
+    try:
+        return open_and_run(job, run, config, overrides)
+    except Interrupted as stop:
+        if is_first():
+            print(stop)
+        raise SystemExit(STOPPED) from None
 
 
 if __name__ == "__main__":

@@ -153,7 +153,8 @@ class Checkpoints(L.Callback):
 def progress_of(trainer: L.Trainer, module: StudentModule) -> tuple[dict[str, Any], dict[str, Any]]:
     """All that is no tensor, as JSON values: what the ranks share, and what is this rank's own."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    shared = {"rows_settled": module.rows_settled, "loops": trainer.fit_loop.state_dict()}
+    settled = {"rows_settled": module.rows_settled, "tokens_settled": module.tokens_settled}
+    shared = {**settled, "loops": trainer.fit_loop.state_dict()}
     own = {
         "data": data.state_dict(),
         "accounts": [callback.state_dict() for callback in trainer.callbacks if isinstance(callback, Accounts)],
@@ -166,7 +167,7 @@ def restore(trainer: L.Trainer, module: StudentModule, progress: dict[str, Any])
     """Put module, loops, data, accounts and random states where they were."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, ErasedPromptDataModule)
-    module.rows_settled = progress["rows_settled"]
+    module.rows_settled, module.tokens_settled = progress["rows_settled"], progress["tokens_settled"]
     trainer.fit_loop.load_state_dict(progress["loops"])
     ranks, rank = progress["ranks"], trainer.global_rank
     data.load_states([each["data"] for each in ranks], rank, trainer.world_size)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
 from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
+from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, show_results, write_results
 from lightning_modules.loggers import RunCsvLogger, WandbSpec, finish_wandb
@@ -56,6 +58,9 @@ from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory, signature
 from orca2.strategies import StrategyChoice
+
+ENDLESS = 2**31
+"""Passes over the source of a run whose length is given in tokens."""
 
 LEAK_CHECKED_ROWS = 1_000
 """Rows; a second of work, enough to see a habit of the teacher."""
@@ -90,6 +95,10 @@ class TrainingJob:
     """Folder of the benchmark's official files; None: from the hub."""
     benchmark_limit: int | None = None
     """At most so many samples of each benchmark."""
+    tokens: int | None = None
+    """Useful tokens after which the fit ends, instead of `epochs`."""
+    optimizer_from: str | None = None
+    """`checkpoints/` of a run whose moments this one starts with."""
 
     def __post_init__(self) -> None:
         if self.packing.length > self.model.max_len:
@@ -143,7 +152,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     data = open_data(job, renderer, run, console)
     L.seed_everything(job.seed, verbose=False)
     student = load_student(job, tokenizer, kernel, console)
-    module = StudentModule(student, job.optimizer, data.total_rows)
+    module = StudentModule(student, job.optimizer, data.total_rows, job.tokens)
     questions = held_out_questions(job.held_out, job.source)
     if not questions:
         console.print(
@@ -228,7 +237,7 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
         erasing=job.erasing,
         renderer=renderer,
         packing=job.packing,
-        epochs=job.epochs,
+        epochs=job.epochs if job.tokens is None else ENDLESS,
         packs_per_step=job.packs_per_step,
         packs_per_micro_batch=job.packs_per_micro_batch,
         workers=job.workers,
@@ -296,7 +305,7 @@ def fit(
     config_signature: str,
 ) -> None:
     """Train from the newest usable checkpoint, or from the start, to the end of the stage. Raises Interrupted."""
-    accounts = Accounts(job.log_every_steps, job.epochs)
+    accounts = Accounts(job.log_every_steps, data.epochs)
     checkpoints = Checkpoints(
         run.checkpoints,
         job.checkpoint_every_steps,
@@ -312,7 +321,10 @@ def fit(
         max_new_tokens=job.held_out.max_new_tokens,
         path=run.path / "samples.jsonl",
     )
-    trainer = job.trainer.build(run.path, loggers, [accounts, samples, checkpoints, ProgressLine(accounts, console)])
+    carried = [] if job.optimizer_from is None else [CarriedOptimizer(Path(job.optimizer_from), run.checkpoints)]
+    trainer = job.trainer.build(
+        run.path, loggers, [accounts, samples, *carried, checkpoints, ProgressLine(accounts, console)]
+    )
     trainer.fit(module, datamodule=data)
     if checkpoints.stopped:
         raise Interrupted(f"stopped after step {trainer.global_step}; the same command goes on from there")

@@ -73,11 +73,11 @@ def stage_of(
         job.strategy,
         job.erasing,
         render,
-        job.epochs,
+        job.epochs if job.tokens is None else 1,
         job.packing.length * job.packs_per_step,
         assumptions,
         job.seed,
-        expected_tokens,
+        job.tokens or expected_tokens,
     )
 
 

@@ -51,14 +51,12 @@ class ProgressLine(L.Callback):
                 console=self.console,
             )
             self._bar.start()
-            self._task = self._bar.add_task(
-                "training", total=module.total_rows, completed=module.rows_settled, figures=""
-            )
+            self._task = self._bar.add_task("training", total=1.0, completed=module.progress, figures="")
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         if self._bar is not None:
-            self._bar.update(self._task, completed=module.rows_settled, figures=self._figures(trainer))
+            self._bar.update(self._task, completed=module.progress, figures=self._figures(trainer))
         elif self._first is not None and time.monotonic() - self._last_plain >= self.plain_every_s:
             self._last_plain = time.monotonic()
             self.console.print(

@@ -42,22 +42,36 @@ class StepReport(NamedTuple):
 
 
 class StudentModule(L.LightningModule):
-    """Trains a `StudentForLoss`. `total_rows` is the number of rows of the stage, all epochs together."""
+    """Trains a `StudentForLoss`. `total_rows` is the number of rows of the stage, all epochs together.
 
-    def __init__(self, student: StudentForLoss, optimizer: OptimizerSpec, total_rows: int) -> None:
+    With `total_tokens` the stage ends with the step that reaches so many useful tokens, and the schedule follows
+    them.
+    """
+
+    def __init__(
+        self, student: StudentForLoss, optimizer: OptimizerSpec, total_rows: int, total_tokens: int | None = None
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False  # see the head of this file
         self.student = student
         self.spec = optimizer
         self.total_rows = total_rows
+        self.total_tokens = total_tokens
         self.rows_settled = 0
         """Rows of all ranks that are trained on, rejected or left out; the clock of the schedule."""
+        self.tokens_settled = 0
+        """Useful tokens of all ranks; the clock where `total_tokens` is given."""
         self.report: StepReport | None = None
 
     @property
     def progress(self) -> float:
         """Share of the stage that is settled, from 0 to 1."""
-        return self.rows_settled / self.total_rows
+        return self._progress_after(0, 0)
+
+    def _progress_after(self, rows: float, tokens: float) -> float:
+        if self.total_tokens is None:
+            return (self.rows_settled + rows) / self.total_rows
+        return min(1.0, (self.tokens_settled + tokens) / self.total_tokens)
 
     def configure_model(self) -> None:
         """Nothing: the student comes sharded, so that its self-test could run. Lightning's strategy wants the hook."""
@@ -65,11 +79,22 @@ class StudentModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.spec, self.student)
 
+    def on_train_start(self) -> None:
+        self._stop_after_the_last_token()  # a run that was killed between its last step and its export
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._stop_after_the_last_token()
+
+    def _stop_after_the_last_token(self) -> None:
+        if self.total_tokens is not None and self.progress >= 1:
+            self.trainer.should_stop = True
+
     def training_step(self, batch: StepBatch, _batch_index: int) -> None:
-        labels, rows = self._over_ranks(batch.label_tokens, batch.rows)
+        labels, rows, tokens = self._over_ranks(batch.label_tokens, batch.rows, batch.useful_tokens)
         # The rate at the middle of the step: neither 0 at the first step nor the final rate before the last.
-        rate = learning_rate(self.spec, (self.rows_settled + rows / 2) / self.total_rows)
+        rate = learning_rate(self.spec, self._progress_after(rows / 2, tokens / 2))
         self.rows_settled += rows
+        self.tokens_settled += tokens
         self.report = None
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if labels == 0:  # all rows of the step were rejected or left out

@@ -38,7 +38,11 @@ class TrainConfig:
     logger: Any = MISSING
     held_out: Any = MISSING
     plan: bool = MISSING
+    curriculum: Any = None
+    only_stage: str | None = None
+    optimizer_from: str | None = None
     epochs: int = _at_least(1)
+    tokens: int | None = field(default=None, metadata={"at_least": 1})
     packs_per_step: int = _at_least(1)
     packs_per_micro_batch: int = _at_least(1)
     workers: int = _at_least(0)
@@ -194,4 +198,6 @@ def number_problem(value: Any, item: Field[Any], schema: type[Any]) -> str | Non
     for _, _, wanted in mismatches(value, item.type, item.name) if item.type in (int, float, bool) else ():
         return f"{item.name} = {value!r}: {schema.__name__} wants {wanted}"
     minimum = item.metadata.get("at_least")
-    return f"{item.name} = {value}: must be at least {minimum}" if minimum is not None and value < minimum else None
+    if minimum is None or value is None or value >= minimum:
+        return None
+    return f"{item.name} = {value}: must be at least {minimum}"

@@ -13,6 +13,7 @@ walking there.
     continue         every example of every member once; the weights say how fast each is used up
     stop             what is used until the first member is used up
     repeat           what is used until every member was seen; the others start over, in a new order
+    first            the first member once; the others at their rates beside it, starting over where they end
 """
 
 import heapq
@@ -29,12 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orca2.data.order import uniform
-from orca2.data.source import MapSource, Order, PreparedSource, Survey, SurveyedSource, order_of
+from orca2.data.source import AskingSource, MapSource, Order, PreparedSource, Survey, SurveyedSource, order_of
 from orca2.errors import ConfigError, DataError
-from orca2.records import Example, Rejected
+from orca2.records import Example, Question, Rejected
 from orca2.strategies import StrategyChoice
 
-_MODES = ("continue", "stop", "repeat")
+_MODES = ("continue", "stop", "repeat", "first")
 _HALVINGS = 64
 """Enough to exhaust the precision of a float; what is left is walked."""
 _LAP_SEED = 2**40
@@ -50,9 +51,11 @@ class Mixture:
 
     name: str
     members: Mapping[str, MapSource]
-    when_exhausted: Literal["continue", "stop", "repeat"]
+    when_exhausted: Literal["continue", "stop", "repeat", "first"]
     weights: Mapping[str, float] | None = None
     """Member -> relative rate. None: in proportion to the sizes, so that all end together."""
+    rows: int | None = None
+    """With `repeat`: so many rows an epoch, about, dealt by the rates, instead of what sees every member."""
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -61,7 +64,8 @@ class Mixture:
             raise ConfigError(
                 f"mixture {self.name!r}: when_exhausted={self.when_exhausted!r}; allowed are {list(_MODES)}"
             )
-        streams = sorted(key for key, member in self.members.items() if not isinstance(member, MapSource))
+        # Not isinstance(member, MapSource): before Python 3.12 that asks for `size`, and so downloads or imports.
+        streams = sorted(key for key, member in self.members.items() if not hasattr(member, "read"))
         if streams:
             raise ConfigError(
                 f"mixture {self.name!r}: members {streams} are streams, whose rows have no numbers; "
@@ -77,6 +81,10 @@ class Mixture:
             )
         if self.weights is not None and min(self.weights.values()) <= 0:
             raise ConfigError(f"mixture {self.name!r}: weights {dict(self.weights)} must be above 0")
+        if self.rows is not None and (self.rows < 1 or self.when_exhausted != "repeat"):
+            raise ConfigError(
+                f"mixture {self.name!r}: rows={self.rows} must be at least 1, and goes with when_exhausted=repeat only"
+            )
 
     @property
     def size(self) -> int:
@@ -103,6 +111,16 @@ class Mixture:
             counts += member.survey(choice) if isinstance(member, SurveyedSource) else Survey(member.size)
         return counts
 
+    def questions(self, per_task: int) -> list[Question]:
+        """The held-out questions of the members that have some; of a task in several, the first one's."""
+        asked: dict[str, list[Question]] = {}
+        for member in self._sources:
+            own = member.questions(per_task) if isinstance(member, AskingSource) else []
+            new = [question for question in own if question.task not in asked]
+            for question in new:
+                asked.setdefault(question.task, []).append(question)
+        return [question for questions in asked.values() for question in questions]
+
     def order(self, seed: int, epoch: int) -> Order:
         """The interleaving of one epoch."""
         return Interleaving(seed, epoch, self._sources, tuple(self._counts), tuple(self._rates), tuple(self._offsets))
@@ -127,7 +145,12 @@ class Mixture:
         if self.when_exhausted == "continue":
             return sizes
         durations = [size / rate for size, rate in zip(sizes, self._rates, strict=True)]
-        duration = min(durations) if self.when_exhausted == "stop" else max(durations)
+        if self.rows is not None:
+            duration = self.rows / math.fsum(self._rates)
+        elif self.when_exhausted == "first":
+            duration = durations[0]
+        else:
+            duration = min(durations) if self.when_exhausted == "stop" else max(durations)
         return [round(duration * rate) for rate in self._rates]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from orca2.data.order import Permutation
 from orca2.errors import DataError
-from orca2.records import Example, Rejected
+from orca2.records import Example, Question, Rejected
 from orca2.strategies import StrategyChoice
 
 
@@ -102,6 +102,15 @@ class SurveyedSource(Protocol):
 
     def survey(self, choice: StrategyChoice) -> Survey:
         """Counts over one epoch's rows, in constant memory."""
+        ...
+
+
+@runtime_checkable
+class AskingSource(Protocol):
+    """A source that has held-out questions of its own."""
+
+    def questions(self, per_task: int) -> list[Question]:
+        """`per_task` questions of each task, none of which any training row can be."""
         ...
 
 

@@ -9,8 +9,9 @@ Training, this evaluation and chat use the same renderer, so a prompt here is a 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+from orca2.data.source import AskingSource
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.generation import Generator
@@ -34,7 +35,7 @@ class HeldOutSpec:
     samples: int
     """Questions answered while training; 0 switches that off."""
     sample_every_steps: int
-    source: "AskingSource | None" = None
+    source: AskingSource | None = None
     """Where the questions come from; None: from the training source, if it has any."""
 
     def __post_init__(self) -> None:
@@ -79,15 +80,6 @@ class Score:
     """Mean number of generated tokens, the end token included."""
     strategies: Mapping[str, int]
     """How many answers used which strategy."""
-
-
-@runtime_checkable
-class AskingSource(Protocol):
-    """A source that has held-out questions of its own."""
-
-    def questions(self, per_task: int) -> list[Question]:
-        """`per_task` questions of each task, none of which any training row can be."""
-        ...
 
 
 def held_out_questions(spec: HeldOutSpec, source: object) -> list[Question]:

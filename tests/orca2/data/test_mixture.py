@@ -11,9 +11,9 @@ from orca2.errors import ConfigError, DataError
 
 @pytest.fixture
 def make(lengths_source):
-    def make(sizes, when_exhausted="continue", weights=None):
+    def make(sizes, when_exhausted="continue", weights=None, rows=None):
         members = {key: lengths_source((5,) * size, name=key) for key, size in sizes.items()}
-        return Mixture(name="m", members=members, when_exhausted=when_exhausted, weights=weights)
+        return Mixture(name="m", members=members, when_exhausted=when_exhausted, weights=weights, rows=rows)
 
     return make
 
@@ -102,7 +102,7 @@ def test_survey_adds_up(make, direct):
     ("sizes", "mode", "weights", "message"),
     [
         ({}, "continue", None, "has no members"),
-        ({"a": 3}, "cycle", None, r"when_exhausted='cycle'; allowed are \['continue', 'stop', 'repeat'\]"),
+        ({"a": 3}, "cycle", None, r"when_exhausted='cycle'; allowed are \['continue', 'stop', 'repeat', 'first'\]"),
         ({"a": 3}, "stop", {"b": 1}, r"weights are given for \['b'\], members are \['a'\]"),
         ({"a": 3}, "stop", {"a": 0}, "must be above 0"),
     ],
@@ -124,3 +124,24 @@ def test_empty_member_is_named(make):
     """An empty file is a mistake, not a member."""
     with pytest.raises(DataError, match="member 'b' has no rows"):
         make({"a": 3, "b": 0}).prepare()
+
+
+def test_first_takes_the_first_member_once_and_the_others_beside_it(make, direct):
+    """Replay: what is replayed must neither end the epoch nor prolong it, however long it is itself."""
+    mixture = make({"own": 100, "long": 1000, "short": 3}, "first", {"own": 1, "long": 0.2, "short": 0.05})
+    assert mixture.size == 125
+    seen = Counter(ids(mixture, direct))
+    assert Counter(identity.split("/")[0] for identity in seen.elements()) == {"own": 100, "long": 20, "short": 5}
+    assert [seen[f"own/{row}"] for row in range(100)] == [1] * 100
+    assert sorted(seen[f"short/{row}"] for row in range(3)) == [1, 2, 2]
+
+
+def test_rows_cap_an_epoch_whatever_the_sizes(make, direct):
+    """A mixture of millions of rows is taken in part, by its rates, and another part in each epoch."""
+    mixture = make({"a": 1000, "b": 4}, "repeat", {"a": 3, "b": 1}, rows=40)
+    assert mixture.size == 40
+    assert Counter(identity[0] for identity in ids(mixture, direct)) == {"a": 30, "b": 10}
+    assert set(ids(mixture, direct, 0)) != set(ids(mixture, direct, 1))
+    for when_exhausted, rows in (("stop", 40), ("repeat", 0)):
+        with pytest.raises(ConfigError, match="rows="):
+            make({"a": 10}, when_exhausted, rows=rows)

@@ -1,0 +1,37 @@
+"""What a run takes over from the optimizer of another."""
+
+from pathlib import Path
+
+import lightning as L
+import torch.distributed as dist
+
+from lightning_modules.student import StudentModule
+from orca2.checkpointing.folder import checkpoints_in
+from orca2.checkpointing.shards import load_tensors, training_tensors
+from orca2.errors import CheckpointError
+from orca2.ranks import from_first
+
+
+class CarriedOptimizer(L.Callback):
+    """Starts a fit with the moments that another run's optimizer ended with; `checkpoints` is that run's folder.
+
+    A fit that goes on from a checkpoint of its own, in `own`, has its moments there. Learning rate, decay and the
+    like are this run's.
+    """
+
+    def __init__(self, checkpoints: Path, own: Path) -> None:
+        self.checkpoints = checkpoints
+        self.own = own
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Raises CheckpointError where there is no checkpoint, or it is another model's."""
+        assert isinstance(module, StudentModule)
+        newest = from_first(lambda: [str(path) for path in checkpoints_in(self.checkpoints)[-1:]])
+        if from_first(lambda: bool(checkpoints_in(self.own))):
+            return
+        if not newest:
+            raise CheckpointError(f"optimizer_from = {self.checkpoints}: there is no checkpoint")
+        tensors = training_tensors(module.student, trainer.optimizers[0])
+        moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
+        group = dist.new_group(backend="gloo") if trainer.world_size > 1 else None
+        load_tensors(Path(newest[0]), moments, group)

@@ -1,0 +1,80 @@
+"""The stages of a curriculum as configs of runs of their own."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from orca2.curriculum import stage_folder
+from orca2.errors import ConfigError
+from orca2.runs import RunDirectory
+from orca2.settings.config import check, raise_all
+
+OVERRIDING = ("strategy", "erasing", "packs_per_step")
+"""Root keys that a stage replaces where it does not leave them at null."""
+
+ORIGIN = ("weights", "architecture", "shape", "tokenizer", "tokenizer_vocabulary")
+"""Keys of a model that say where it comes from."""
+
+
+def stage_configs(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Each stage of `cfg.curriculum` with its root config, in order: what `train.py` would run without a curriculum.
+
+    Raises ConfigError with the problems of all stages.
+    """
+    configs, found = {}, []
+    for number, key in enumerate(cfg.curriculum.stages, start=1):
+        config = _stage_config(cfg, number, str(key))
+        try:
+            check(config)
+        except ConfigError as error:
+            found += [f"stage {key}: {line.removeprefix('  - ')}" for line in str(error).split("\n")[1:]]
+        configs[str(key)] = config
+    raise_all(found)
+    return configs
+
+
+def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
+    stages = cfg.curriculum.stages
+    stage, config = stages[key], cfg.copy()
+    with open_dict(config):
+        config.curriculum = config.only_stage = None
+        config.name = f"{cfg.name}/{number}-{key}"
+        config.run_dir = str(stage_folder(Path(cfg.run_dir), number, key))
+        config.logger.group = cfg.logger.group or cfg.name
+        config.source = _source(stages, key)
+        for name in OVERRIDING:
+            if stage.get(name) is not None:
+                config[name] = _raw(stage[name])
+        config.optimizer = OmegaConf.merge(config.optimizer, stage.get("optimizer") or {})
+        config.tokens = stage.get("tokens") or (cfg.tokens if stage.get("epochs") is None else None)
+        config.epochs = stage.get("epochs") or cfg.epochs
+        earlier = list(stages)[: number - 1]
+        before = earlier and RunDirectory(stage_folder(Path(cfg.run_dir), number - 1, earlier[-1]))
+        weights = stage.get("weights") or (before and str(before.student))
+        if weights:
+            # Nor the `shape` of the root's weights: the first stage has added the format's tokens.
+            kept = {name: value for name, value in _raw(config.model).items() if name not in ORIGIN}
+            config.model = {**kept, "weights": weights}
+        if before and stage.get("optimizer_state") == "keep":
+            config.optimizer_from = str(before.checkpoints)
+    return config
+
+
+def _source(stages: DictConfig, key: str) -> Any:
+    stage = stages[key]
+    own, replay = _raw(stage.source), stage.get("replay") or {}
+    if not replay:
+        return own
+    return {
+        "_target_": "orca2.data.mixture.Mixture",
+        "name": stage.source.name,
+        "when_exhausted": "first",
+        "weights": {key: 1.0, **replay},
+        "members": {key: own, **{earlier: _raw(stages[earlier].source) for earlier in replay if earlier in stages}},
+    }
+
+
+def _raw(node: Any) -> Any:
+    """A copy of a node that keeps its interpolations; they are absolute, so they hold elsewhere too."""
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
