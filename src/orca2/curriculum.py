@@ -31,6 +31,8 @@ class Stage:
     """Useful tokens to train on, in as many passes as that takes."""
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     """Values over those of the root's optimizer, such as its learning rate and schedule."""
+    held_out: Mapping[str, Any] = field(default_factory=dict)
+    """Values over those of the root's held-out questions, such as how many are asked."""
     packs_per_step: int | None = None
     strategy: StrategyChoice | None = None
     erasing: Erasing | None = None

@@ -1,8 +1,10 @@
 """A curriculum: what each stage's run is made of, and that it cannot lean on what is not there yet."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from orca2.curriculum import Curriculum, Stage
 from orca2.data.mixture import Mixture
@@ -11,6 +13,7 @@ from orca2.errors import ConfigError
 from orca2.runs import differing, signature
 from orca2.settings import build, check, compose_config, plain, stage_configs, storable
 
+STAGES = sorted((Path(__file__).parents[2] / "conf" / "stage").glob("*.yaml"))
 OPENORCA = "Open-Orca/OpenOrca"
 SOURCE = ProceduralSource(name="generated", size=5, seed=3, split="train", level=1)
 
@@ -51,11 +54,29 @@ def test_a_stage_says_what_differs_and_the_root_says_the_rest() -> None:
 def test_replay_deals_an_earlier_source_in_at_its_share() -> None:
     """A replay that ended the epoch early, or saw its source only once, would change what the stage trains on."""
     source: Mixture = build(stage_configs(compose_config("train", ["curriculum=smoke"]))["erased"].source)
-    assert (source.size, source.members["erased"].size) == (1320, 1200)
+    assert (source.size, source.members["erased"].size) == (440, 400)
     rows = source.order(seed=1, epoch=0).rows(0, source.size)
-    assert sorted(row for row in rows if row < 1200) == list(range(1200))
-    assert len({row for row in rows if row >= 1200}) == 120
+    assert sorted(row for row in rows if row < 400) == list(range(400))
+    assert len({row for row in rows if row >= 400}) == 40
     assert {question.task for question in source.questions(1)} == {q.task for q in source.members["gold"].questions(1)}
+
+
+@pytest.mark.parametrize("name", [file.stem for file in STAGES])
+def test_every_stage_can_join_a_curriculum(name: str) -> None:
+    """A stage is one new file: it must be whole without the curriculum that it was written for."""
+    joined = [f"+stage@curriculum.stages.extra={name}"]
+    cfg = compose_config("train", ["curriculum=smoke", *joined])
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        OmegaConf.update(cfg, key, "given")
+    check(cfg)
+    curriculum: Curriculum = build(cfg.curriculum)
+    assert curriculum.stages["extra"].name == name
+    assert list(stage_configs(cfg))[-1] == "extra"
+
+
+def test_there_are_stages() -> None:
+    """The test above passes on an empty folder."""
+    assert {"flan", "chatgpt", "gpt4"} <= {file.stem for file in STAGES}
 
 
 def test_the_papers_curriculum_has_the_papers_numbers() -> None:

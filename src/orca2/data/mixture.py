@@ -105,10 +105,16 @@ class Mixture:
         return self._sources[number].read(row - self._offsets[number], choice)
 
     def survey(self, choice: StrategyChoice) -> Survey:
-        """Sums over the members' rows; members that cannot count are taken to keep all."""
+        """Sums over the members' rows, in proportion where an epoch takes more or fewer than a member has.
+
+        Members that cannot count are taken to keep all.
+        """
         counts = Survey()
-        for member in self._sources:
-            counts += member.survey(choice) if isinstance(member, SurveyedSource) else Survey(member.size)
+        for member, taken in zip(self._sources, self._counts, strict=True):
+            own = member.survey(choice) if isinstance(member, SurveyedSource) else Survey(member.size)
+            share = taken / member.size
+            left_out = Counter({label: round(rows * share) for label, rows in own.left_out.items()})
+            counts += Survey(round(own.kept * share), left_out)
         return counts
 
     def questions(self, per_task: int) -> list[Question]:

@@ -46,7 +46,8 @@ def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
         for name in OVERRIDING:
             if stage.get(name) is not None:
                 config[name] = _raw(stage[name])
-        config.optimizer = OmegaConf.merge(config.optimizer, stage.get("optimizer") or {})
+        for name in ("optimizer", "held_out"):
+            config[name] = OmegaConf.merge(config[name], stage.get(name) or {})
         config.tokens = stage.get("tokens") or (cfg.tokens if stage.get("epochs") is None else None)
         config.epochs = stage.get("epochs") or cfg.epochs
         earlier = list(stages)[: number - 1]
