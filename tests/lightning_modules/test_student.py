@@ -7,8 +7,10 @@ import lightning as L
 import pytest
 import torch
 
+from lightning_modules.carried import CarriedOptimizer
 from orca2.checkpointing.folder import checkpoints_in
-from orca2.errors import TrainingError
+from orca2.checkpointing.shards import training_tensors
+from orca2.errors import CheckpointError, TrainingError
 
 # fp32 sums in another order; the weights are of order 0.02 to 1 and each step moves them by about 1e-3.
 TOLERANCE = 2e-5
@@ -76,3 +78,50 @@ def test_a_gradient_that_is_not_finite_is_not_stepped(make_fit: Callable[..., An
     with pytest.raises(TrainingError, match=r"step 2: .*not finite"):
         fit.run(poison)
     assert all(torch.equal(value, fit.weights[name]) for name, value in poison.before.items())
+
+
+def test_a_length_in_tokens_ends_with_the_step_that_reaches_it(make_fit: Callable[..., Any]) -> None:
+    """Over the end of an epoch, and resumed from its last checkpoint it must not take one step more."""
+    whole = make_fit(rows=40)
+    whole.run()
+    tokens = whole.data.report.useful_tokens
+
+    def in_tokens() -> Any:
+        fit = make_fit(rows=40)
+        fit.data.epochs = 2**31
+        fit.module.total_tokens = round(1.5 * tokens)
+        return fit
+
+    first = in_tokens().run(every=1)
+    trained = first.data.report.useful_tokens
+    assert first.module.progress == 1 and first.module.tokens_settled == trained
+    assert 0 <= trained - 1.5 * tokens < 4 * 256, "it ends with a step of four packs"
+    assert len({identity for ids in first.recorder.ids for identity in ids}) == 40
+
+    again = in_tokens().run(resume=first.folder / "checkpoints")
+    assert again.recorder.ids == []
+    assert again.module.tokens_settled == trained
+
+
+def test_moments_are_carried_and_the_rate_is_not(make_fit: Callable[..., Any]) -> None:
+    """A stage that keeps the optimizer's state must find the moments that the stage before ended with."""
+    before = make_fit(rows=40).run()
+    wanted = moments(before)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Look(L.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            seen.append(moments(after))
+
+    after = make_fit(rows=40)
+    after.run(CarriedOptimizer(before.folder / "checkpoints", after.folder / "checkpoints"), Look())
+    assert wanted and all(torch.equal(seen[0][name], tensor) for name, tensor in wanted.items())
+    lost = make_fit(rows=40)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        lost.run(CarriedOptimizer(lost.folder / "nowhere", lost.folder / "checkpoints"))
+
+
+def moments(fit: Any) -> dict[str, torch.Tensor]:
+    """Copies of the optimizer's tensors, by name."""
+    tensors = training_tensors(fit.module.student, fit.module.trainer.optimizers[0])
+    return {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("optimizer.")}
