@@ -20,7 +20,7 @@ from orca2.errors import ConfigError
 from orca2.launch import STOPPED, reporting, start_ranks
 from orca2.ranks import is_first, joined
 from orca2.runs import RunDirectory
-from orca2.settings import build, build_all, job_overrides, run_main, stage_configs, storable
+from orca2.settings import build, build_all, expected_tokens, job_overrides, run_main, stage_configs, storable
 from orca2.targets import nearest
 
 METRIC = "held_out/cautious/accuracy"
@@ -47,9 +47,7 @@ def train(cfg: Any) -> float | None:
         if cfg.only_stage not in (None, *stages):
             raise ConfigError(f"only_stage = {cfg.only_stage}: no such stage{nearest(cfg.only_stage, stages)}")
         if cfg.plan:
-            tokens = {key: cfg.curriculum.stages[key].get("expected_tokens") for key in stages}
-            stated = {key: count for key, count in tokens.items() if count is not None}
-            plan_run(jobs, build(cfg.gpu), build(cfg.planning), console, stated)
+            plan_run(jobs, build(cfg.gpu), build(cfg.planning), console, expected_tokens(cfg))
             return None
         for job in jobs.values():
             job.require_here()

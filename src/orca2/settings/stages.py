@@ -34,6 +34,13 @@ def stage_configs(cfg: DictConfig) -> dict[str, DictConfig]:
     return configs
 
 
+def expected_tokens(cfg: DictConfig) -> dict[str, int]:
+    """Stage -> useful tokens of one pass, for those that state it: what can be planned with before data is there."""
+    stages = {} if cfg.curriculum is None else cfg.curriculum.stages
+    counts = {str(key): stage.get("expected_tokens") for key, stage in stages.items()}
+    return {key: count for key, count in counts.items() if count is not None}
+
+
 def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
     stages = cfg.curriculum.stages
     stage, config = stages[key], cfg.copy()
