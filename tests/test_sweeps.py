@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from wandb.proto.wandb_internal_pb2 import Record
 
 import orca2
 from orca2.errors import ConfigError
@@ -280,3 +282,78 @@ def test_ctrl_c_lets_the_job_save_and_ends_the_sweep(project: Path, tmp_path: Pa
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert printed.count("RAN") == 1 and "SAVED" in printed and "stopped: epochs-1_seed-1" in printed
+
+
+SMALL = (
+    "model.architecture.hidden_size=32",
+    "model.architecture.intermediate_size=64",
+    "model.architecture.num_hidden_layers=2",
+    "source.size=160",
+    "held_out.questions_per_task=1",
+    "held_out.max_new_tokens=4",
+    "held_out.sample_every_steps=1000",
+    "log_every_steps=1",
+)
+"""Jobs of some seconds each."""
+OFFLINE = ENVIRONMENT | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "WANDB_MODE": "offline"}
+
+
+def six_jobs(folder: Path) -> list[str]:
+    grid = ("-m", "strategy=direct,mixed", "seed=1,2,3", f"run_dir={folder}")
+    return [sys.executable, str(ROOT / "train.py"), *grid, *SMALL]
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_five_results_and_runs_again_alone(tmp_path: Path) -> None:
+    """What the kernel does to a job that is out of memory, in the middle of a sweep of real trainings."""
+    folder, victim = tmp_path / "six", tmp_path / "six" / "strategy-direct_seed-3"
+    with (tmp_path / "log").open("w") as log:
+        head = subprocess.Popen(six_jobs(folder), cwd=tmp_path, env=OFFLINE, stdout=log, stderr=log)
+        deadline = time.monotonic() + 300
+        while not (victim / "metrics.csv").exists() and head.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(json.loads((victim / "job.json").read_text())["pid"], signal.SIGKILL)
+        assert head.wait(timeout=300) == 1
+    printed = (tmp_path / "log").read_text()
+    assert len(list(folder.glob("*/DONE"))) == 5
+    assert [line for line in printed.splitlines() if line.startswith("failed: ")] == [
+        f"failed: {victim.name}: killed by SIGKILL"
+    ]
+    assert str(victim / "job.log") in printed.replace("\n", "")
+
+    again = subprocess.run(six_jobs(folder), cwd=tmp_path, env=OFFLINE, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count(": done before") == 5 and again.stdout.count(": started, log in") == 1
+    arms = json.loads((folder / "sweep.json").read_text())["arms"]
+    assert [(arm["values"], arm["n"]) for arm in arms] == [({"strategy": "direct"}, 3), ({"strategy": "mixed"}, 3)]
+
+
+@pytest.mark.slow
+def test_a_grid_on_two_processes_makes_one_run_a_job(tmp_path: Path) -> None:
+    """Where ranks started the sweep again, two jobs on two processes would become four, or hang."""
+    grid = ("-m", "model=tiny", "strategy=direct,mixed", "trainer=ddp", f"run_dir={tmp_path / 'two'}")
+    command = [sys.executable, str(ROOT / "train.py"), *grid, *SMALL]
+    done = subprocess.run(command, cwd=tmp_path, env=OFFLINE, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.parent.name for path in tmp_path.glob("two/*/DONE")) == ["strategy-direct", "strategy-mixed"]
+    logs = list(tmp_path.glob("two/*/wandb/offline-run-*/*.wandb"))
+    assert sorted(log.parents[2].name for log in logs) == ["strategy-direct", "strategy-mixed"]
+    for log in logs:
+        exits = [record.exit.exit_code for record in wandb_records(log) if record.HasField("exit")]
+        assert exits == [0], "the W&B run was not finished"
+
+
+def wandb_records(log: Path) -> Iterator[Any]:
+    """The records of an offline W&B run: LevelDB's log format after a header of 7 bytes."""
+    content, at, record = log.read_bytes(), 7, b""
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:  # too little for a header: the rest of the block is empty
+            at += left
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or its last part
+            yield Record.FromString(record)
+            record = b""
