@@ -330,7 +330,7 @@ def run_ranks(ranks: int, folder: Path, *commands: str) -> None:
         for rank in range(ranks)
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=400)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
