@@ -120,7 +120,7 @@ def test_a_sweep_over_two_processes_makes_exactly_its_jobs(tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     finished = [path.parent for path in tmp_path.rglob("DONE")]
     assert len(finished) == 2 and {path.name.rpartition("-")[2] for path in finished} == {"direct", "mixed"}
-    assert len(list(tmp_path.rglob("manifest.json"))) == 2
+    assert len(list(tmp_path.rglob("results.json"))) == 2
     offline = list(tmp_path.rglob("offline-run-*"))
     assert len({path.name.rpartition("-")[2] for path in offline}) == len(offline) == 2
     assert done.stdout.count("self-test passed") == 2
