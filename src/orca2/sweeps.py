@@ -213,7 +213,10 @@ class _Stopping:
 def _is_done(run: RunDirectory, config: Mapping[str, Any]) -> bool:
     """Whether the folder holds this very run, finished. Anything else is for the job to judge."""
     stored = run.stored_config() if run.is_done else None
-    return stored is not None and not differing(stored, without_secrets(config))
+    # A run stores the root keys that belong to it; those of plans, for one, do not.
+    return stored is not None and not differing(
+        stored, {key: value for key, value in without_secrets(config).items() if key in stored}
+    )
 
 
 def _metric(run: RunDirectory, name: str) -> float | None:
