@@ -39,11 +39,12 @@ def kill_in_the_second_stage(folder: Path, *overrides: str) -> None:
         head = subprocess.Popen(
             command(folder, *overrides), cwd=folder.parent, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
         )
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and head.poll() is None:
-            if list((folder / "2-explained" / "checkpoints").glob("step-*/manifest.json")):
+        deadline = time.monotonic() + 400
+        while not (begun := list((folder / "2-explained" / "checkpoints").glob("step-*/manifest.json"))):
+            if time.monotonic() > deadline or head.poll() is not None:
                 break
             time.sleep(0.01)
+        assert begun, (folder.parent / "killed.log").read_text()
         ranks = [child for child in psutil.Process(head.pid).children() if "train.py" in " ".join(child.cmdline())]
         os.kill(ranks[-1].pid if ranks else head.pid, signal.SIGKILL)
         assert head.wait(timeout=120) != 0
@@ -52,6 +53,7 @@ def kill_in_the_second_stage(folder: Path, *overrides: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # seconds; up to ten processes start one after the other
 @pytest.mark.parametrize("trainer", ["cpu", "ddp", "fsdp"])
 def test_killed_in_the_second_stage_and_completed_by_the_same_command(trainer: str, tmp_path: Path) -> None:
     """A kill must cost the steps since the last checkpoint, not a stage; and each stage is a run of its own."""

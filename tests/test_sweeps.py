@@ -304,6 +304,7 @@ def six_jobs(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # seconds; seven trainings start one after the other
 def test_a_killed_training_leaves_five_results_and_runs_again_alone(tmp_path: Path) -> None:
     """What the kernel does to a job that is out of memory, in the middle of a sweep of real trainings."""
     folder, victim = tmp_path / "six", tmp_path / "six" / "strategy-direct_seed-3"
