@@ -51,7 +51,7 @@ def http_teacher(url: str, **changes: Any) -> HttpTeacher:
         "temperature": 0.0,
         "top_p": None,
         "seed": None,
-        "timeout_s": 0.5,
+        "timeout_s": 30.0,  # a busy machine must not turn an answer into a time-out
         "concurrency": 32,
         "start_concurrency": 32,
         "requests_per_minute": None,
@@ -94,7 +94,7 @@ def test_every_fault_is_survived_and_order_kept(tmp_path: Path) -> None:
         retry_after="0.01",
     )
     with serving(faults) as server:
-        teacher = http_teacher(server.url)
+        teacher = http_teacher(server.url, timeout_s=1.5)
         results, asked = collect(teacher, tmp_path / "c.sqlite", requests(teacher, 150))
         counters = server.counters()
     assert [item.user for item, _ in results] == [f"What is {i} + 1?" for i in range(150)]
@@ -199,7 +199,7 @@ def test_spending_never_passes_a_cap(tmp_path: Path, cap: str) -> None:
     )
     budget = Budget(**{cap: {"max_usd": 0.1, "max_tokens": 60_000, "max_requests": 300}[cap]})
     with serving(faults) as server:
-        teacher = http_teacher(server.url, concurrency=64, start_concurrency=64)
+        teacher = http_teacher(server.url, concurrency=64, start_concurrency=64, timeout_s=1.5)
         answered, spent = 0, []
         for _ in range(2):  # the second run goes on where the first stopped, and must stop at once
             with pytest.raises(BudgetStop, match=cap) as stop:
