@@ -155,6 +155,7 @@ FILES = {
         run_dir: runs/${name}
         seed: 0
         model: {}
+        lora: {}
         strategy: {}
         erasing: {}
         format: {}
@@ -162,6 +163,9 @@ FILES = {
         packing: {}
         optimizer: {}
         trainer: {}
+        gpu: {}
+        planning: {}
+        plan: false
         logger: {group: null}
         held_out: {}
         epochs: 1

@@ -49,8 +49,8 @@ class TrainConfig:
     checkpoint_every_steps: int = _at_least(1)
     log_every_steps: int = _at_least(1)
     benchmark: Any = None
-    data_dir: str | None = MISSING
-    benchmark_limit: int | None = MISSING
+    data_dir: str | None = None
+    benchmark_limit: int | None = None
 
 
 @dataclass

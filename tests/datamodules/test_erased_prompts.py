@@ -179,7 +179,8 @@ def test_a_choice_that_leaves_nothing_stops_at_setup(make):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"packs_per_step": 3}, "multiple of 2, such as 4"),
+        ({"packs_per_step": 0}, "packs_per_step=0 and"),
+        ({"packs_per_micro_batch": 0}, "packs_per_micro_batch=0 must be 1 or more"),
         ({"lanes": 3}, "no multiple of packing.lanes=3"),
         ({"epochs": 0}, "epochs=0 must be 1 or more"),
         ({"workers": -1}, "workers=-1"),

@@ -19,7 +19,7 @@ STATED = ["planning.rows=1000000", "planning.tokens_per_example=500"]
 
 
 def job_of(*overrides: str) -> tuple[TrainingJob, GPU, Assumptions]:
-    built = build_all(compose_config("train", overrides), leave_out=("run_dir", "plan"))
+    built = build_all(compose_config("train", overrides), leave_out=("run_dir", "plan", "curriculum", "only_stage"))
     gpu, assumptions = built.pop("gpu"), built.pop("planning")
     return TrainingJob(**built), gpu, assumptions
 
