@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from orca2.evaluation.records import SampleRecord, read_records
+from orca2.modelling.build import build_model, build_tokenizer
+from orca2.modelling.export import export_student
+from orca2.rendering import Renderer
+from orca2.settings import build, compose_config
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "140"}
@@ -82,25 +86,15 @@ def test_mistakes_end_with_one_message(overrides: tuple[str, ...], said: str, tm
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small student of one short run, as `train.py` leaves it."""
-    folder = tmp_path_factory.mktemp("students") / "run"
+    """A run directory with a small exported student, as `train.py` leaves it; its weights are random."""
     small = ("hidden_size=32", "intermediate_size=64", "num_hidden_layers=2")
-    overrides = [
-        f"run_dir={folder}",
-        *(f"model.architecture.{text}" for text in small),
-        "source.size=420",
-        "held_out.questions_per_task=1",
-        "held_out.max_new_tokens=4",
-        "held_out.samples=0",
-    ]
-    subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *overrides],
-        cwd=folder.parent,
-        env=ENVIRONMENT,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    config = compose_config("train", [f"model.architecture.{text}" for text in small])
+    model, form, erasing = build(config.model), build(config.format), build(config.erasing)
+    tokenizer = build_tokenizer(model, form, erasing.inference)
+    info = {"renderer": Renderer(tokenizer, form).identity, "erasing": erasing.name, "system": erasing.inference}
+    folder = tmp_path_factory.mktemp("students") / "run"
+    export_student(build_model(model, tokenizer, seed=3), tokenizer, folder / "student", info)
+    (folder / "manifest.json").write_text("{}")
     return folder
 
 
