@@ -190,6 +190,9 @@ FILES = {
         from orca2.runs import RunDirectory
         from orca2.settings import job_overrides, run_main, storable
 
+        # What a shell starts in the background ignores Ctrl-C, and so do its children, unless told otherwise.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         def main(cfg):
             run = RunDirectory(Path(cfg.run_dir))
             run.open_or_resume(storable(cfg), job_overrides())
