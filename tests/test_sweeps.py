@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -20,6 +21,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 import orca2
 from orca2.errors import ConfigError
+from orca2.schemas import MISSING, TrainConfig
 from orca2.settings import check_command_line
 from orca2.sweep_table import close_sweep
 from orca2.sweeps import JobRecord, Sweep, grid_name, job_name
@@ -217,6 +219,7 @@ FILES = {
         """,
 }
 """A project whose jobs take no time; one is killed and one has a bug, until a file `mended` is there."""
+FILLERS = {Any: "{}", bool: "false", int: "1"}
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +228,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(dedent(text).lstrip())
+    with (root / "conf" / "train.yaml").open("a") as file:  # keys that these tests are not about
+        given = yaml.safe_load(dedent(FILES["conf/train.yaml"]))
+        for item in fields(TrainConfig):
+            if item.default == MISSING and item.name not in given:
+                file.write(f"{item.name}: {FILLERS.get(item.type, 'null')}\n")
     return root
 
 
