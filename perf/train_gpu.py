@@ -101,12 +101,12 @@ def parity(device: torch.device, tokens: int) -> dict[str, dict[str, float]]:
 
 
 def unequal(errors: dict[str, dict[str, float]]) -> list[str]:
-    """What errs more than SDPA's own rounding explains."""
+    """What errs more than SDPA's own rounding explains; `eager` is only shown: it rounds its weights too."""
     return [
         f"{kernel}: {name} errs by {value:.1e}, SDPA by {errors['sdpa'][name]:.1e}"
         for kernel, error in errors.items()
         for name, value in error.items()
-        if not value <= ALLOWED_ERROR * errors["sdpa"][name]
+        if kernel != "eager" and not value <= ALLOWED_ERROR * errors["sdpa"][name]
     ]
 
 
