@@ -11,12 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.commands import OFFLINE, ROOT, SMALL_STUDENT
+
 STAGES = ("gold", "explained", "erased")
 SMALL = (
-    "model.architecture.hidden_size=32",
-    "model.architecture.intermediate_size=64",
-    "model.architecture.num_hidden_layers=2",
+    *SMALL_STUDENT,
     *(f"curriculum.stages.{key}.source.size=160" for key in STAGES),
     *(f"curriculum.stages.{key}.held_out.questions_per_task=1" for key in STAGES),
     "held_out.max_new_tokens=4",
@@ -26,7 +25,6 @@ SMALL = (
     "logger.mode=offline",
 )
 """Three stages of a few steps each."""
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "140", "WANDB_MODE": "offline"}
 
 
 def command(folder: Path, *overrides: str) -> list[str]:
@@ -37,7 +35,7 @@ def kill_in_the_second_stage(folder: Path, *overrides: str) -> None:
     """kill -9 of one process that trains, once the second stage has a checkpoint."""
     with (folder.parent / "killed.log").open("w") as log:
         head = subprocess.Popen(
-            command(folder, *overrides), cwd=folder.parent, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
+            command(folder, *overrides), cwd=folder.parent, env=OFFLINE, stdout=log, stderr=subprocess.STDOUT
         )
         deadline = time.monotonic() + 400
         while not (begun := list((folder / "2-explained" / "checkpoints").glob("step-*/manifest.json"))):
@@ -62,7 +60,7 @@ def test_killed_in_the_second_stage_and_completed_by_the_same_command(trainer: s
     done = subprocess.run(
         command(folder, f"trainer={trainer}"),
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=OFFLINE,
         capture_output=True,
         text=True,
         timeout=400,

@@ -18,12 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orca2.rendering.renderer import Renderer
 from orca2.settings import build, compose_config
+from tests.commands import ENVIRONMENT, ROOT, SMALL_STUDENT
 
-ROOT = Path(__file__).parents[1]
 SMALL = (
-    "model.architecture.hidden_size=32",
-    "model.architecture.intermediate_size=64",
-    "model.architecture.num_hidden_layers=2",
+    *SMALL_STUDENT,
     "source.size=420",
     "held_out.questions_per_task=2",
     "held_out.max_new_tokens=8",
@@ -37,7 +35,7 @@ SECRET = "0123456789" * 4
 
 def run(*arguments: str, cwd: Path = ROOT, code: int = 0) -> str:
     """Run a root script; returns all that it printed."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "140", "WANDB_API_KEY": SECRET}
+    environment = ENVIRONMENT | {"WANDB_API_KEY": SECRET}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, input="Hi\n", timeout=500)
     assert done.returncode == code, done.stdout + done.stderr

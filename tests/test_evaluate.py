@@ -15,9 +15,7 @@ from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.export import export_student
 from orca2.rendering import Renderer
 from orca2.settings import build, compose_config
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "140"}
+from tests.commands import ENVIRONMENT, ROOT
 
 
 def command(*overrides: str) -> list[str]:

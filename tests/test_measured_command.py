@@ -1,26 +1,24 @@
 """Measured strategies from end to end: a student that saw the strategies is probed, another trains on the outcome."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.commands import ENVIRONMENT, ROOT, SMALL_STUDENT
+
 FAMILIES = "{counting:1,passage_total:1,running_total:1}"
 SMALL = (
-    "model.architecture.hidden_size=32", "model.architecture.intermediate_size=64",
-    "model.architecture.num_hidden_layers=2", "source.size=150", f"source.families={FAMILIES}",
+    *SMALL_STUDENT, "source.size=150", f"source.families={FAMILIES}",
     "held_out.questions_per_task=1", "held_out.max_new_tokens=8", "held_out.samples=0", 'logger.mode="off"',
 )  # fmt: skip
 
 
 def run(script: str, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "COLUMNS": "200"}
     command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -14,11 +14,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-ROOT = Path(__file__).parents[1]
+from tests.commands import OFFLINE, ROOT, SMALL_STUDENT
+
 SMALL = (
-    "model.architecture.hidden_size=32",
-    "model.architecture.intermediate_size=64",
-    "model.architecture.num_hidden_layers=2",
+    *SMALL_STUDENT,
     "source.size=420",
     "held_out.questions_per_task=1",
     "held_out.max_new_tokens=8",
@@ -27,7 +26,6 @@ SMALL = (
 )
 LONG = ("source.size=20000", "checkpoint_every_steps=5")
 STOPPED, MENDABLE = 130, 2
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "WANDB_MODE": "offline"}
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +65,7 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         command(f"run_dir={folder}", *LONG, *arguments),
         cwd=folder.parent,
-        env=ENVIRONMENT,
+        env=OFFLINE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -89,7 +87,7 @@ def test_a_run_in_two_processes_ends_like_any_other(trainer: str, tmp_path: Path
     done = subprocess.run(
         command(f"run_dir={folder}", f"trainer={trainer}", "model.activation_checkpointing=selective"),
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=OFFLINE,
         capture_output=True,
         text=True,
         timeout=400,
@@ -112,7 +110,7 @@ def test_a_sweep_over_two_processes_makes_exactly_its_jobs(tmp_path: Path) -> No
     done = subprocess.run(
         [*command("model=tiny", "strategy=direct,mixed", "trainer=ddp"), "-m"],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=OFFLINE,
         capture_output=True,
         text=True,
         timeout=500,
@@ -171,7 +169,7 @@ def test_an_error_is_told_once_with_its_rank(tmp_path: Path) -> None:
             *("model=hub", f"model.weights={tmp_path}/none", "packing.length=256"),
         ],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=OFFLINE,
         capture_output=True,
         text=True,
         timeout=200,
@@ -190,7 +188,7 @@ def test_srun_starts_the_ranks_itself(tmp_path: Path) -> None:
         subprocess.Popen(
             command(f"run_dir={folder}", "trainer=fsdp", "source.size=200"),
             cwd=tmp_path,
-            env=ENVIRONMENT | shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            env=OFFLINE | shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -19,14 +19,13 @@ import yaml
 from rich.console import Console
 from wandb.proto.wandb_internal_pb2 import Record
 
-import orca2
 from orca2.errors import ConfigError
 from orca2.schemas import MISSING, TrainConfig
 from orca2.settings import check_command_line
 from orca2.sweep_table import close_sweep
 from orca2.sweeps import JobRecord, Sweep, grid_name, job_name
+from tests.commands import ENVIRONMENT, OFFLINE, ROOT, SMALL_STUDENT
 
-ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 WANDB_SWEEPS = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
@@ -240,9 +239,6 @@ def command(project: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(project / "train.py"), *arguments]
 
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(orca2.__file__).parents[1]), "COLUMNS": "140"}
-
-
 def run(project: Path, cwd: Path, *arguments: str, code: int) -> str:
     done = subprocess.run(
         command(project, *arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
@@ -300,9 +296,7 @@ def test_ctrl_c_lets_the_job_save_and_ends_the_sweep(project: Path, tmp_path: Pa
 
 
 SMALL = (
-    "model.architecture.hidden_size=32",
-    "model.architecture.intermediate_size=64",
-    "model.architecture.num_hidden_layers=2",
+    *SMALL_STUDENT,
     "source.size=160",
     "held_out.questions_per_task=1",
     "held_out.max_new_tokens=4",
@@ -310,7 +304,6 @@ SMALL = (
     "log_every_steps=1",
 )
 """Jobs of some seconds each."""
-OFFLINE = ENVIRONMENT | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "WANDB_MODE": "offline"}
 
 
 def six_jobs(folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from orca2.errors import CheckpointError, DataError
 from orca2.evaluation.benchmark import Domain, Extraction, Judgement, Kind
-from orca2.generation import FinishReason
+from orca2.generation import Chat, FinishReason, Reply
 
 SYNC_EVERY_S = 1.0
 """Seconds between two calls of fsync; ours. A killed process loses no whole line, a lost machine this much."""
@@ -43,6 +43,20 @@ class AnsweredTurn:
     truncated_tokens: int
     """Tokens of the prompt that were cut out of its document because the context is too short; 0: asked whole."""
     seconds: float
+
+    @classmethod
+    def of(cls, chat: Chat, reply: Reply, truncated_tokens: int = 0) -> "AnsweredTurn":
+        """The last question of a chat with the reply to it."""
+        return cls(
+            user=chat.user,
+            prompt=reply.prompt,
+            output=reply.text,
+            finish_reason=reply.finish_reason,
+            prompt_tokens=reply.prompt_tokens,
+            answer_tokens=reply.answer_tokens,
+            truncated_tokens=truncated_tokens,
+            seconds=round(reply.seconds, 4),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

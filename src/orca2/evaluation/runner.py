@@ -141,17 +141,7 @@ def _answer_cell(cell: list[Asked], backend: Backend) -> Iterator[SampleRecord]:
         waiting = []
         for index, reply in backend.answer(chats):
             one = pending[index]
-            turn = AnsweredTurn(
-                user=chats[index].user,
-                prompt=reply.prompt,
-                output=reply.text,
-                finish_reason=reply.finish_reason,
-                prompt_tokens=reply.prompt_tokens,
-                answer_tokens=reply.answer_tokens,
-                truncated_tokens=cuts[index],
-                seconds=round(reply.seconds, 4),
-            )
-            one.turns.append(turn)
+            one.turns.append(AnsweredTurn.of(chats[index], reply, cuts[index]))
             if len(one.turns) < len(one.asked.sample.turns):
                 waiting.append(index)
             else:

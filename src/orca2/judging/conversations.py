@@ -175,19 +175,7 @@ def _chat(talk: _Talk, max_new_tokens: int) -> Chat:
 
 def _answers(chats: Sequence[Chat], backend: Backend) -> Iterator[tuple[int, AnsweredTurn]]:
     for index, reply in backend.answer(chats) if chats else ():
-        yield (
-            index,
-            AnsweredTurn(
-                user=chats[index].user,
-                prompt=reply.prompt,
-                output=reply.text,
-                finish_reason=reply.finish_reason,
-                prompt_tokens=reply.prompt_tokens,
-                answer_tokens=reply.answer_tokens,
-                truncated_tokens=0,
-                seconds=round(reply.seconds, 4),
-            ),
-        )
+        yield index, AnsweredTurn.of(chats[index], reply)
 
 
 def _record(talk: _Talk) -> SampleRecord:

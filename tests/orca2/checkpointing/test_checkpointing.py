@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +19,9 @@ from orca2.checkpointing.folder import checkpoints_in, refusal, remove_unfinishe
 from orca2.checkpointing.saving import Saver
 from orca2.checkpointing.shards import training_tensors
 from orca2.errors import CheckpointError
+from tests.commands import run_ranks
 
-ROOT = Path(__file__).parents[3]
+WORKER = Path(__file__).with_name("checkpoint_worker.py")
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 
 
@@ -313,37 +311,13 @@ def test_a_refused_one_is_replaced_when_the_run_comes_there_again(saved: Any) ->
     assert same(other.tensors, training.tensors)
 
 
-def run_ranks(ranks: int, folder: Path, *commands: str) -> None:
-    """Start a process group of `checkpoint_worker` and wait for it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    worker = Path(__file__).with_name("checkpoint_worker.py")
-    common = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(worker), str(folder), *commands],
-            env=common | {"RANK": str(rank), "WORLD_SIZE": str(ranks)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        errors = [process.communicate(timeout=400)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-
-
 @pytest.mark.slow
 def test_any_number_of_ranks_reads_what_any_other_wrote(tmp_path: Path) -> None:
     """Elastic resume: whole or sharded, by 1, 2 or 4 ranks, every bit must be where it was."""
-    run_ranks(1, tmp_path, "save:whole:one")
-    run_ranks(2, tmp_path, "save:whole:two", "save:sharded:cut", "load:sharded:one", "load:whole:cut")
-    run_ranks(4, tmp_path, "load:sharded:one", "load:sharded:cut", "load:whole:two", "save:sharded:four")
-    run_ranks(1, tmp_path, "load:whole:two", "load:whole:cut", "load:whole:four")
+    run_ranks(1, WORKER, str(tmp_path), "save:whole:one")
+    run_ranks(2, WORKER, str(tmp_path), "save:whole:two", "save:sharded:cut", "load:sharded:one", "load:whole:cut")
+    run_ranks(4, WORKER, str(tmp_path), "load:sharded:one", "load:sharded:cut", "load:whole:two", "save:sharded:four")
+    run_ranks(1, WORKER, str(tmp_path), "load:whole:two", "load:whole:cut", "load:whole:four")
     for name, files in (("two", 2), ("cut", 2), ("four", 4)):
         shards = list(next((tmp_path / name).iterdir()).glob("*.safetensors"))
         assert len(shards) == files  # replicas divide the writing, shards are not gathered

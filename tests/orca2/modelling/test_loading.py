@@ -1,8 +1,6 @@
 """Students built without memory and filled row by row are the students that transformers builds, to the bit."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +18,8 @@ from orca2.modelling.loading import defer_model
 from orca2.modelling.spec import ModelSpec
 from orca2.rendering.format import ChatFormat
 from orca2.settings import build, compose_config
+from tests.commands import ENVIRONMENT, ROOT, run_ranks
 
-ROOT = Path(__file__).parents[3]
 SMALL = {
     "hidden_size": 24,
     "intermediate_size": 40,
@@ -186,29 +184,10 @@ def test_files_that_cannot_be_used_are_refused_by_their_headers(
     assert "\n" not in str(caught.value)
 
 
-def run_ranks(ranks: int, folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
-    """Start a process group of `loading_worker` and wait for it."""
+def load_in_ranks(ranks: int, folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
+    """Each rank of a process group loads each job's student and saves what it has of it."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = os.environ | {
-        "PYTHONPATH": f"{ROOT / 'src'}",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(ranks),
-    }
-    command = [sys.executable, str(Path(__file__).with_name("loading_worker.py")), str(folder), f"{folder}/jobs.json"]
-    processes = [
-        subprocess.Popen(command, env=common | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in range(ranks)
-    ]
-    try:
-        errors = [process.communicate(timeout=400)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
+    run_ranks(ranks, Path(__file__).with_name("loading_worker.py"), str(folder), str(folder / "jobs.json"))
 
 
 @pytest.mark.slow
@@ -225,8 +204,8 @@ def test_sharded_students_are_the_whole_ones(tmp_path: Path, folder: Callable[..
         "stored": {"weights": str(path)},
         "grown": {"weights": str(path), "tokenizer": str(tmp_path / "grown")},
     }
-    run_ranks(2, tmp_path, {"stored": jobs["stored"]})
-    run_ranks(4, tmp_path, jobs)
+    load_in_ranks(2, tmp_path, {"stored": jobs["stored"]})
+    load_in_ranks(4, tmp_path, jobs)
     for name, fields in jobs.items():
         spec = ModelSpec(name=name, max_len=256, **fields)
         whole = build_model(spec, build_tokenizer(spec, chat), seed=7)
@@ -245,8 +224,7 @@ def test_two_ranks_need_little_more_than_half_each(tmp_path: Path) -> None:
         "--layers",
         "12",
     ]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    subprocess.run([*command, "--width", "1024"], env=environment, check=True, timeout=500)
+    subprocess.run([*command, "--width", "1024"], env=ENVIRONMENT, check=True, timeout=500)
     measured = json.loads((tmp_path / "out.json").read_text())
     assert len(measured["runs"]) == 2
     assert measured["ratio"]["peak"] < 0.6

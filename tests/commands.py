@@ -1,0 +1,41 @@
+"""What tests that start other processes share: a small student, their environment, a process group."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL_STUDENT = (
+    "model.architecture.hidden_size=32",
+    "model.architecture.intermediate_size=64",
+    "model.architecture.num_hidden_layers=2",
+)
+"""Overrides for a student that trains for a few steps in a second."""
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "140"}
+OFFLINE = ENVIRONMENT | {"WANDB_MODE": "offline"}
+"""W&B runs are written, so that they can be counted; nothing is sent."""
+
+
+def run_ranks(ranks: int, script: Path, *arguments: str) -> None:
+    """Start a script as each rank of a process group, and wait until all ended well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = ENVIRONMENT | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            env=group | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        errors = [process.communicate(timeout=400)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
