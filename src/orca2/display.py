@@ -100,10 +100,10 @@ def score_table(scores_by_message: Mapping[str, Sequence[Score]]) -> Table:
 
 
 def loss_curve(metrics_csv: Path, width: int = 72, height: int = 12) -> str:
-    """The training loss over the optimizer steps, drawn with characters; empty if nothing was logged."""
+    """The training loss over the optimizer steps, drawn with characters; empty if fewer than two were logged."""
     with metrics_csv.open(newline="") as file:
         losses = [(int(row["step"]), float(row["train/loss"])) for row in csv.DictReader(file) if row["train/loss"]]
-    if not losses:
+    if len(losses) < 2:
         return ""
     columns = [losses[round(i * (len(losses) - 1) / max(1, width - 1))] for i in range(min(width, len(losses)))]
     logs = [math.log(max(loss, 1e-6)) for _, loss in columns]

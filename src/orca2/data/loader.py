@@ -27,8 +27,8 @@ from orca2.data.lanes import Lane, ReadyPack
 from orca2.data.packing import PackingSpec
 from orca2.data.rows import ReadPlan, Row, RowRenderer, read_rows
 from orca2.data.source import Source
-from orca2.errors import CheckpointError, ConfigError
-from orca2.records import StepBatch
+from orca2.errors import CheckpointError, ConfigError, DataError
+from orca2.records import Rejected, StepBatch
 from orca2.strategies import StrategyChoice
 
 STATE_VERSION = 1
@@ -105,7 +105,7 @@ class StepLoader:
             replay=frozenset().union(*(lane.missing for lane in lanes.values())),
         )
         step = 0 if self.state is None else int(self.state["step"])
-        rows = read_rows(plan, self.render, self.workers)
+        rows = _some_usable(read_rows(plan, self.render, self.workers))
         while not self._done(self._is_dry(rows, lanes)):
             yield self._step(step, lanes)
             step += 1
@@ -208,6 +208,18 @@ class StepLoader:
             padding_tokens=sum(bool(pack) for pack in packs) * self.packing.length - useful,
             lane_states=states,
         )
+
+
+def _some_usable(rows: Iterator[Row]) -> Iterator[Row]:
+    """Raises DataError where a whole epoch has no usable row; a stage that ends by tokens would never end."""
+    first, usable = None, False
+    for row in rows:
+        if not usable and isinstance(row.item, Rejected):
+            first = row.position[0] if first is None else first
+            if row.position[0] > first + 1:  # the first epoch may have begun before, if this run was resumed
+                raise DataError(f"no row of a whole epoch can be used; {row.item.row}: {row.item.reason}")
+        usable = usable or not isinstance(row.item, Rejected)
+        yield row
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from orca2.data.loader import StepShape, merge_states, rows_settled
-from orca2.errors import CheckpointError, ConfigError
+from orca2.errors import CheckpointError, ConfigError, DataError
 
 WORLDS = (1, 2, 4)
 
@@ -141,6 +141,13 @@ def test_too_long_is_rejected_with_its_length(make_loader, lengths_source):
         ("too_long", "lengths/0", "33 tokens do not fit into a pack of 32")
     ]
     assert [info.id for micro in step.micro_batches for info in micro.examples] == ["lengths/1"]
+
+
+def test_a_source_without_a_usable_row_ends(make_loader, lengths_source):
+    """A stage that ends by its tokens has no last epoch: it would read such a source forever."""
+    loader = make_loader(lengths_source([65, 65]), epochs=2**31)
+    with pytest.raises(DataError, match="no row of a whole epoch can be used; .* 65 tokens do not fit"):
+        list(loader)
 
 
 def test_token_counts_of_a_step(make_loader, lengths_source):
