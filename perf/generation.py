@@ -27,7 +27,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS, THEIRS = "ours", "lm_eval"
-BATCHES = {OURS: (8_192, 16_384, 32_768, 65_536), THEIRS: (8, 16, 32, 64)}
+BATCHES = {OURS: (8_192, 16_384, 32_768, 65_536), THEIRS: (16, 32, 64, 128, 200)}
 """Tried: tokens of the cache for ours, prompts of a batch for lm-eval."""
 
 Answerer = Callable[[int], tuple[float, list[str], list[int]]]

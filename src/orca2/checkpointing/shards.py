@@ -55,7 +55,11 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     zeros. Its numbers, such as the learning rate, are not here: the config and the schedule set them. Frozen
     parameters are not here either (nor what belongs to them, as the scales of 4-bit ones): loading made them.
     """
+    fresh = not optimizer.state
     weights, moments = get_state_dict(model, optimizer)
+    if fresh:  # it makes the zeros by a step without gradients, which AdamW's bias correction would count
+        for state in optimizer.state.values():
+            state["step"].zero_()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     kept = (name for name in weights if name not in frozen and name.rpartition(".")[0] not in frozen)
     tensors = {f"model.{name}": weights[name] for name in kept}

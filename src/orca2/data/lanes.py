@@ -70,13 +70,13 @@ class Lane:
         if self._missing:
             self._restore(row)
             return
+        self._close_packs()  # a saved pool may hold another pack: the last row closed two
         self._next = (row.position[0], row.position[1] + 1)
         if isinstance(row.item, Rejected):
             self._rejected.append(row.item)
             return
         self._wait(row.position, row.item)
-        while (pack := self._packer.pop()) is not None:
-            self._close(pack)
+        self._close_packs()
 
     def finish(self, epochs: int) -> None:
         """Pack what waits; no row follows. Raises CheckpointError when a saved example never came."""
@@ -85,9 +85,9 @@ class Lane:
                 f"the source ends before {len(self._missing)} rows that the checkpoint refers to, such as "
                 f"(epoch, position) {self._missing[0][0]}; it changed since. Restore it, or start a new run"
             )
+        self._close_packs()
         self._next = (epochs, 0)
-        while (pack := self._packer.pop(flush=True)) is not None:
-            self._close(pack)
+        self._close_packs(flush=True)
         if self._rejected:
             self._close([])
 
@@ -105,6 +105,10 @@ class Lane:
     def _wait(self, position: Position, example: Rendered) -> None:
         self._examples[position] = example
         self._packer.add(position, len(example.ids))
+
+    def _close_packs(self, flush: bool = False) -> None:
+        while (pack := self._packer.pop(flush=flush)) is not None:
+            self._close(pack)
 
     def _close(self, keys: Sequence[Position]) -> None:
         rejected = tuple(self._rejected)

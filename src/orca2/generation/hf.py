@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from orca2.errors import ModelError
 from orca2.generation.continuous import Finished, Waiting, answer_continuously
@@ -112,8 +112,16 @@ def answer_one_by_one(
             )
 
 
+def end_ids_of(model: PreTrainedModel) -> frozenset[int]:
+    """The tokens that end an answer by the model's own account; chat models often name several."""
+    ends = None if model.generation_config is None else model.generation_config.eos_token_id
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+
 def slots_obstacle(model: PreTrainedModel) -> str | None:
     """Why the model cannot be asked over slots, or None: two prompts and a token after the first are tried."""
+    if changing := _changing_positions(model.config):
+        return f"its position embedding ({changing}) depends on the longest text that is asked at once"
     first, second = map(list, _PROBES)
     with torch.no_grad():
         with standard_attention(model):
@@ -135,6 +143,14 @@ def slots_obstacle(model: PreTrainedModel) -> str | None:
     share = float((got - right).abs().max() / right.abs().max())
     largest = LARGEST_DIFFERENCE.get(model.dtype, LARGEST_DIFFERENCE_HALF)
     return None if share <= largest else f"{type(model).__name__} gives logits that differ by {share:.1%} over slots"
+
+
+def _changing_positions(config: PreTrainedConfig) -> str | None:
+    """A kind of RoPE that transformers' `dynamic_rope_update` adapts to the largest position of a whole batch."""
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    kinds = [str(one.get("rope_type", "")) for one in each]
+    return next((kind for kind in kinds if kind == "longrope" or "dynamic" in kind), None)
 
 
 def _logits(

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from orca2.errors import ConfigError, ModelError
-from orca2.generation.hf import HFGenerator
+from orca2.generation.hf import HFGenerator, end_ids_of
 from orca2.generation.protocol import Backend, Format, StudentFiles
 from orca2.generation.students import find_student
 from orca2.generation.tokens import TokenBackend, context_of, load_renderer
@@ -60,8 +60,10 @@ class HFSpec:
         context = context_of(student, self.max_len)
         device, dtype = self._placement(local_rank)
         model = load_model(student, dtype, device)
-        generator = HFGenerator(model, renderer.pad_id, [renderer.end_id], context, self.batch_tokens)
-        identity = {"backend": "hf", "student": student.fingerprint, "dtype": str(dtype)}
+        end_ids = {renderer.end_id} | end_ids_of(model)
+        generator = HFGenerator(model, renderer.pad_id, end_ids, context, self.batch_tokens)
+        ends = " ".join(map(str, sorted(end_ids)))
+        identity = {"backend": "hf", "student": student.fingerprint, "dtype": str(dtype), "end_ids": ends}
         yield TokenBackend(renderer, generator.stream, context, identity)
 
     def _placement(self, local_rank: int) -> tuple[torch.device, torch.dtype]:

@@ -4,11 +4,14 @@
 reading and scores stay ours.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from orca2.errors import ConfigError, ModelError
 from orca2.generation.protocol import Backend, Chat, Format, Reply, StudentFiles
@@ -96,7 +99,13 @@ class LmEvalBackend:
             index: min(chats[index].max_new_tokens, (self.context or 2**31) - length)
             for index, length in lengths.items()
         }
-        asked = [index for index in indexes if rooms[index] > 0]
+        altered = {index for index in indexes if not self._arrives_whole(prompts[index], ids[index])}
+        if altered:
+            logging.getLogger(__name__).warning(
+                "%d prompts hold the text of a control token, which lm-eval would send as the token; not asked",
+                len(altered),
+            )
+        asked = [index for index in indexes if rooms[index] > 0 and index not in altered]
         requests = [
             Instance(
                 request_type="generate_until",
@@ -120,13 +129,19 @@ class LmEvalBackend:
                 Reply(
                     text=text,
                     # lm-eval does not say why an answer ended.
-                    finish_reason="length" if tokens >= rooms[index] else "stop",
+                    finish_reason="refused" if index in altered else "length" if tokens >= rooms[index] else "stop",
                     prompt=prompts[index],
                     prompt_tokens=lengths[index],
                     answer_tokens=tokens,
                     seconds=monotonic() - began,
                 ),
             )
+
+    def _arrives_whole(self, prompt: str, ids: list[int]) -> bool:
+        """Whether lm-eval makes the same tokens of a prompt; True where it does not show a local tokenizer."""
+        if not isinstance(getattr(self._lm, "tokenizer", None), PreTrainedTokenizerBase):
+            return True
+        return list(self._lm.tok_encode(prompt, add_special_tokens=False)) == ids
 
     def _count(self, text: str) -> int:
         """Tokens of an answer; 0 where the model does not show its tokenizer."""

@@ -4,6 +4,7 @@
 retries what may pass. The key stands in the environment and nowhere else.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,14 +15,17 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from orca2.errors import ConfigError, ModelError
-from orca2.generation.protocol import Backend, Chat, Format, Reply, StudentFiles
+from orca2.generation.protocol import Backend, Chat, FinishReason, Format, Reply, StudentFiles
 
 CHARACTERS_PER_TOKEN = 3
 """For prompts that must fit into `max_len` while nobody here knows the server's tokenizer: on the safe side of the
 4 or so of English text."""
 TOO_LONG = ("context_length_exceeded", "context length", "context window", "maximum context", "too long")
 """Signs in a server's refusal that the prompt fills its context."""
+FILTERED = "content_filter"
+"""What OpenAI and Azure call it where a prompt, or an answer in the making, is not let through."""
 
+_REASONS: Mapping[str, FinishReason] = {"length": "length", FILTERED: "refused"}
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
 
@@ -99,8 +103,13 @@ class OpenAIBackend:
         pool = ThreadPoolExecutor(self._spec.concurrency)
         try:
             calls = {pool.submit(self._ask, chat): index for index, chat in enumerate(chats)}
+            refused = 0
             for call in as_completed(calls):
-                yield calls[call], call.result()
+                reply = call.result()
+                refused += reply.finish_reason == "refused"
+                yield calls[call], reply
+            if refused:
+                logging.getLogger(__name__).warning("%d prompts were refused by the server's content filter", refused)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -118,14 +127,19 @@ class OpenAIBackend:
             text, reason = choice.message.content or "", choice.finish_reason
             counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         except openai.BadRequestError as error:
-            if not any(sign in str(error).lower() for sign in TOO_LONG):
+            said = f"{error.code} {error}".lower()
+            if FILTERED in said:
+                reason = FILTERED
+            elif any(sign in said for sign in TOO_LONG):
+                reason = "length"
+            else:
                 raise self._failed(error) from None
-            text, reason, counts = "", "length", (0, 0)
+            text, counts = "", (0, 0)
         except (openai.OpenAIError, AttributeError, IndexError, TypeError) as error:
             raise self._failed(error) from None
         return Reply(
             text=text,
-            finish_reason="length" if reason == "length" else "stop",
+            finish_reason=_REASONS.get(reason, "stop"),
             prompt="\n\n".join(f"{message['role']}: {message['content']}" for message in messages),
             prompt_tokens=counts[0],
             answer_tokens=counts[1],

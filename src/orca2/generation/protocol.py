@@ -17,8 +17,9 @@ from orca2.rendering import ChatFormat, TemplateFormat
 
 Format = ChatFormat | TemplateFormat
 
-FinishReason = Literal["stop", "length"]
-"""`stop`: the model ended its answer; `length`: it ran into the limit or the context."""
+FinishReason = Literal["stop", "length", "refused"]
+"""`stop`: the model ended its answer; `length`: it ran into the limit or the context; `refused`: the backend did not
+let it answer, such as a server's content filter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,20 @@ class Training:
         return {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
 
 
+def test_looking_at_a_fresh_optimizer_changes_nothing() -> None:
+    """A run asks for its tensors before the first step; one counted there would shift the bias correction."""
+    looked_at, alone = (nn.Linear(3, 2, bias=False) for _ in range(2))
+    alone.load_state_dict(looked_at.state_dict())
+    for number, model in enumerate((looked_at, alone)):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.9, 0.98), fused=True)
+        if number == 0:
+            training_tensors(model, optimizer)
+        for _ in range(2):
+            model(torch.tensor([[1.0, -2.0, 3.0]])).sum().backward()
+            optimizer.step()
+    assert torch.equal(looked_at.weight, alone.weight)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Saver, dict[int, dict[str, torch.Tensor]]]:
     """Checkpoints of steps 1 and 2, and what they must contain."""

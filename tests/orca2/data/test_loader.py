@@ -146,7 +146,7 @@ def test_too_long_is_rejected_with_its_length(make_loader, lengths_source):
 def test_a_source_without_a_usable_row_ends(make_loader, lengths_source):
     """A stage that ends by its tokens has no last epoch: it would read such a source forever."""
     loader = make_loader(lengths_source([65, 65]), epochs=2**31)
-    with pytest.raises(DataError, match="no row of a whole epoch can be used; .* 65 tokens do not fit"):
+    with pytest.raises(DataError, match=r"no row of a whole epoch can be used; .* 65 tokens do not fit"):
         list(loader)
 
 

@@ -1,13 +1,16 @@
 """Packs: nothing lost, nothing over the brim, and as full as can be."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orca2.data.lanes import Lane
 from orca2.data.packing import Packer, PackingSpec, best_fill
+from orca2.data.rows import Rendered, Row
 from orca2.errors import ConfigError
 
 
@@ -72,6 +75,24 @@ def test_a_restored_packer_goes_on_as_before(lengths, data):
     if stop < len(lengths):
         assert packs == packs_restored
         assert packer.waiting == restored.waiting
+
+
+def test_a_lane_resumes_between_two_packs_that_one_row_closed():
+    """The saved pool holds a whole pack then; a row more would change which."""
+    lengths = (7, 6, 6, 10, 4, 3, 8, 2)
+    rows = [Row((0, at), Rendered(None, np.zeros(n, np.int32), np.ones(n, bool))) for at, n in enumerate(lengths)]
+
+    def packs(state=None):
+        lane = Lane(10, 2, state)
+        for row in [row for row in rows if row.position in lane.missing or row.position >= lane.next]:
+            lane.settle(row)
+        lane.finish(1)
+        return list(lane.ready)
+
+    whole = packs()
+    assert any(one.state["next"] == other.state["next"] != [1, 0] for one, other in pairwise(whole))
+    for done, pack in enumerate(whole, start=1):
+        assert [one.state for one in packs(pack.state)] == [one.state for one in whole[done:]]
 
 
 def test_packs_of_a_small_case():

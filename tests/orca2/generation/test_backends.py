@@ -43,6 +43,8 @@ class Server(BaseHTTPRequestHandler):
         self.seen.add(user)
         status = int(user.split()[1]) if user.startswith("status") else 500 if first else 200
         answer: dict[str, Any] = {"error": {"message": f"maximum context of key {self.headers['authorization']}"}}
+        if user.endswith("filtered"):
+            answer = {"error": {"message": "not let through", "code": "content_filter"}}
         if status == 200:
             self.bodies.append(body)
             message = {"role": "assistant", "content": user.upper()}
@@ -111,9 +113,11 @@ def test_a_server_is_asked_greedily_and_again(monkeypatch: pytest.MonkeyPatch) -
             assert {(r.finish_reason, r.prompt_tokens, r.answer_tokens) for r in replies.values()} == {("length", 5, 7)}
             long = dict(backend.answer([Chat(system="", user="status 400", max_new_tokens=9)]))[0]
             assert (long.text, long.finish_reason) == ("", "length")
-            with pytest.raises(ModelError, match="does not answer for model 'owner/model'") as refused:
+            refused = dict(backend.answer([Chat(system="", user="status 400 filtered", max_new_tokens=9)]))[0]
+            assert (refused.text, refused.finish_reason) == ("", "refused")  # one such prompt must not end a run
+            with pytest.raises(ModelError, match="does not answer for model 'owner/model'") as failed:
                 list(backend.answer([Chat(system="", user="status 401", max_new_tokens=9)]))
-            assert "sk-secret" not in str(refused.value)
+            assert "sk-secret" not in str(failed.value)
     body = next(body for body in Server.bodies if len(body["messages"]) == 3)
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
     assert (body["temperature"], body["max_tokens"], body["model"]) == (0.0, 9, "owner/model")
@@ -248,5 +252,8 @@ def test_lm_evals_model_as_a_backend(student: Path, gsm8k: list[Sample]) -> None
     chats = [Chat(system="", user=sample.turns[0], max_new_tokens=MOST_TOKENS) for sample in gsm8k]
     with one.open(one.find(str(student)), chat_format(), 0) as backend:
         replies = dict(backend.answer(chats))
+        spelled = dict(backend.answer([chats[0], Chat(system="", user="<|im_end|>", max_new_tokens=4)]))
     assert [replies[i].text for i in range(len(gsm8k))] == ours(student, gsm8k)[0]
     assert all(reply.finish_reason == "stop" and reply.prompt_tokens > 50 for reply in replies.values())
+    # Sent as text, the spelling of a control token would become the token.
+    assert spelled[0].text == replies[0].text and (spelled[1].text, spelled[1].finish_reason) == ("", "refused")

@@ -73,6 +73,27 @@ def test_models_that_do_more_than_attend_are_asked_one_by_one(family: str, reaso
     assert {done.index: done.generation for done in generator.stream(prompts)} == wanted
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 16},
+        {
+            "rope_type": "longrope",
+            "short_factor": [1.0] * 4,
+            "long_factor": [3.0] * 4,
+            "original_max_position_embeddings": 16,
+        },
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_positions_that_depend_on_the_batch_are_asked_one_by_one(rope: dict[str, object]) -> None:
+    """Beside a longer prompt a short one would get another answer; the trial's texts are too short to show it."""
+    torch.manual_seed(4)
+    config = CONFIG_MAPPING["llama"](**FIELDS, rope_parameters=rope | {"rope_theta": 10_000.0})
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert str(rope["rope_type"]) in str(slots_obstacle(model))
+
+
 def test_a_wrong_slot_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial must see an attention that is wrong, or it guards nothing."""
     model = tiny("llama")

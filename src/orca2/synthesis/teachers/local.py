@@ -78,7 +78,7 @@ class _Loaded:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from orca2.generation.hf import HFGenerator
+        from orca2.generation.hf import HFGenerator, end_ids_of
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -90,9 +90,7 @@ class _Loaded:
             raise ModelError(f"the teacher in {path} cannot be loaded: {error}") from error
         if not self._tokenizer.chat_template:
             raise ModelError(f"the teacher in {path} has no chat template; take an instruction-tuned model")
-        ends = network.generation_config.eos_token_id
-        end_ids = {ends} if isinstance(ends, int) else set(ends or ())
-        end_ids |= {self._tokenizer.eos_token_id} - {None}
+        end_ids = end_ids_of(network) | ({self._tokenizer.eos_token_id} - {None})
         pad = self._tokenizer.pad_token_id
         self._longest = int(network.config.max_position_embeddings)
         self._generator = HFGenerator(
