@@ -1,7 +1,8 @@
 """Try a student's safety in conversations: `python converse.py backend=hf student=runs/mine teacher=openai
 teacher.model=<model>`, then `python judge.py out_dir=<the folder it names>` with the annotator.
 
-A simulated user follows the scenarios of conf/scenarios. The same command again goes on where it was stopped.
+A simulated user follows the scenarios of conf/scenarios. The same command again goes on where it was stopped; another
+student, user or setting needs another out_dir.
 """
 
 import asyncio
@@ -11,11 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
+from orca2.evaluation.folder import open_folder
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.runner import SAMPLES
-from orca2.judging.conversations import hold
+from orca2.judging.conversations import OPERATIONAL, hold
 from orca2.judging.scenarios import Scenario, situations
-from orca2.settings import build_all, run_main
+from orca2.runs import RunDirectory
+from orca2.settings import build_all, job_overrides, run_main, storable
 from orca2.synthesis.budget import Budget
 
 
@@ -34,26 +37,35 @@ def main(cfg: Any) -> None:
         f"{len(planned)} situations under {', '.join(messages)}; user: {job['teacher'].model}; student: {student.name}",
         highlight=False,
     )
-    with (
-        job["backend"].open(student, job["format"], 0) as backend,
-        show_progress(console, len(planned) * len(messages), 0) as on_done,
-    ):
-        held = asyncio.run(
-            hold(
-                planned,
-                messages,
-                job["teacher"],
-                backend,
-                job["max_new_tokens"],
-                folder,
-                cache,
-                budget,
-                on_done,
-            )
-        )
-    for conversation, reason in held.failures.items():
-        console.print(f"not held: {conversation}: {reason}", highlight=False)
-    console.print(f"spent     {held.spending}\nsamples   {folder / SAMPLES}", highlight=False)
+    run = RunDirectory(folder, key="out_dir", operational=OPERATIONAL)
+    config = {**storable(cfg), "student_fingerprint": student.fingerprint}
+    with run.locked():
+        if open_folder(run, config, job_overrides()) == "done":
+            console.print(f"{folder} is done", highlight=False)
+        else:
+            with (
+                job["backend"].open(student, job["format"], 0) as backend,
+                show_progress(console, len(planned) * len(messages), 0) as on_done,
+            ):
+                held = asyncio.run(
+                    hold(
+                        planned,
+                        messages,
+                        job["teacher"],
+                        backend,
+                        job["max_new_tokens"],
+                        folder,
+                        cache,
+                        budget,
+                        on_done,
+                    )
+                )
+            for conversation, reason in held.failures.items():
+                console.print(f"not held: {conversation}: {reason}", highlight=False)
+            console.print(f"spent     {held.spending}", highlight=False)
+            if not held.failures:
+                run.mark_done()
+    console.print(f"samples   {folder / SAMPLES}", highlight=False)
     console.print(f"annotate  python judge.py out_dir={folder}", highlight=False)
 
 

@@ -1,6 +1,8 @@
 """A benchmark at the end of a run: what `evaluate.py` does, on the student in memory, in the run's own processes.
 
-rows read before weights load ──▶ fit ──▶ <run>/evaluations/<benchmark>/  samples, report ──▶ results.json, W&B
+rows read before weights load ──▶ fit ──▶ <run>/evaluations/train-<benchmark>/  samples, report ──▶ results.json, W&B
+
+The folder is not that of `evaluate.py`, whose records hold another config and other messages.
 """
 
 from collections.abc import Mapping
@@ -10,13 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from orca2.evaluation.benchmark import Benchmark, Group, flatten
+from orca2.evaluation.folder import finish, write_rejected
 from orca2.evaluation.plan import Plan, make_plan
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.ranks import Rank
-from orca2.evaluation.report.load import load_run
-from orca2.evaluation.report.write import HTML, write_report
-from orca2.evaluation.results import flat_results
-from orca2.evaluation.runner import answer_missing, expand, merge, stored_records
+from orca2.evaluation.report.write import HTML
+from orca2.evaluation.runner import answer_missing, expand, stored_records
 from orca2.generation.hf import HFGenerator
 from orca2.generation.tokens import TokenBackend
 from orca2.modelling.sharding import gathered
@@ -63,7 +64,8 @@ def ask_benchmark(
     """
     if planned is None:
         return {}
-    folder, ranks = run_path / "evaluations" / planned.name, here()
+    folder, ranks = run_path / "evaluations" / f"train-{planned.name}", here()
+    from_first(lambda: write_rejected(planned.plan, folder))
     generator = HFGenerator(student.model, renderer.pad_id, [renderer.end_id], max_len)
     backend = TokenBackend(renderer, generator.stream, max_len, {"backend": "train", "run": signature})
     asked = expand(planned.plan, messages, backend.identity)
@@ -75,10 +77,6 @@ def ask_benchmark(
         answer_missing(asked, known, backend, folder, Rank(ranks.rank, ranks.world, ranks.local_rank), on_done)
     everyone(None)  # all shares are written
 
-    def finish() -> dict[str, float]:
-        figures = flat_results(merge(asked, folder), planned.plan)
-        write_report([load_run(name, folder)], folder)
-        console.print(f"benchmark {planned.name}: {folder / HTML}", highlight=False)
-        return figures
-
-    return from_first(finish)
+    figures = from_first(lambda: finish(planned.plan, asked, folder, name))
+    console.print(f"benchmark {planned.name}: {folder / HTML}", highlight=False)
+    return figures

@@ -67,6 +67,15 @@ def test_the_same_folder_is_done_or_refused(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "samples.jsonl").read_bytes() == before
 
 
+def test_samples_of_another_command_are_left_alone(tmp_path: Path) -> None:
+    """Merging would replace what train.py measured with other questions."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "samples.jsonl").write_text("hours of work\n")
+    printed = evaluate("backend=gold", "out_dir=out", cwd=tmp_path, code=2)
+    assert "out_dir = out holds samples.jsonl of another command" in printed
+    assert (tmp_path / "out" / "samples.jsonl").read_text() == "hours of work\n"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

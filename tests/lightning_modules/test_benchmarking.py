@@ -43,8 +43,11 @@ def test_figures_records_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     figures = ask("a")
     assert figures["procedural/empty/n"] == figures["procedural/cautious/n"] == 5
     assert 0 <= figures["procedural/empty/accuracy"] <= figures["procedural/empty/format_ok"] <= 1
-    folder = tmp_path / "evaluations" / "procedural"
-    records = load_run("r", folder).records
+    folder = tmp_path / "evaluations" / "train-procedural"
+    loaded = load_run("r", folder)
+    records = loaded.records
+    assert loaded.problems == () and loaded.rows["procedural"]["asked"] == 5
+    assert (folder / "rejected.jsonl").exists() and "not finished" not in (folder / "report.md").read_text()
     assert len(records) == 10 and all(one.turns[0].answer_tokens <= 4 for one in records)
     assert (folder / "report.md").exists() and "system\nBe careful." in records[5].turns[0].prompt
     calls: list[int] = []

@@ -12,7 +12,7 @@ stopped, with any batch size and number of processes.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,17 @@ from rich.table import Table
 
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, Group, flatten
+from orca2.evaluation.folder import finish, open_folder, write_rejected
 from orca2.evaluation.messages import SystemMessages
 from orca2.evaluation.plan import Plan, make_plan
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.ranks import Rank, other_processes, rank_of, wait_until
-from orca2.evaluation.report.load import load_run, run_name
-from orca2.evaluation.report.write import HTML, MARKDOWN, write_report
-from orca2.evaluation.results import flat_results, result_rows
-from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, merge, stored_records
+from orca2.evaluation.report.load import run_name
+from orca2.evaluation.report.write import HTML, MARKDOWN
+from orca2.evaluation.results import result_rows
+from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, stored_records
 from orca2.generation import BackendSpec, Format, StudentFiles
-from orca2.runs import RunDirectory, atomic_write_json, atomic_write_text, signature
+from orca2.runs import RunDirectory, atomic_write_text, signature
 
 PATIENCE_S = 1800.0
 """Seconds without any new record after which other processes count as lost; ours: loading 13B takes minutes."""
@@ -91,7 +92,7 @@ def run_evaluation(
     """
     student = job.backend.find(job.student)
     messages = job.messages.of(student.own_messages)
-    run = RunDirectory(out_dir or job.folder(student))
+    run = RunDirectory(out_dir or job.folder(student), key="out_dir")
     config = {**config, "student_fingerprint": student.fingerprint}
     rank = rank_of(environment)
     if rank.index > 0:
@@ -100,12 +101,11 @@ def run_evaluation(
         return None
     plan = job.plan()
     with run.locked():
-        if run.open_or_resume(config, overrides) == "done":
+        if open_folder(run, config, overrides) == "done":
             console.print(f"{run.path} is done; its results:", highlight=False)
         else:
             _show_plan(plan, messages, job, console)
-            rejected = [asdict(row) for one in plan.benchmarks.values() for row in one.rejected]
-            atomic_write_text(run.rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected))
+            write_rejected(plan, run.path)
             with other_processes(command, rank, job.processes) as rank:
                 identity = _answer(job, student, messages, plan, run, rank, console)
             wait_until(
@@ -163,10 +163,7 @@ def _is_open(run: RunDirectory, config: Mapping[str, Any]) -> bool:
 def _finish(plan: Plan, messages: Mapping[str, str], identity: Mapping[str, str], run: RunDirectory) -> None:
     for marker in (run.path / SHARDS).glob("*.answered"):
         marker.unlink()
-    records = merge(expand(plan, messages, identity), run.path)
-    atomic_write_json(run.results, {**flat_results(records, plan), "samples": SAMPLES})
-    write_report([load_run(run_name(run.path), run.path)], run.path)
-    run.mark_done()
+    finish(plan, expand(plan, messages, identity), run.path, run_name(run.path))
 
 
 def _show_plan(plan: Plan, messages: Mapping[str, str], job: EvaluationJob, console: Console) -> None:

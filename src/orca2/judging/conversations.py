@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orca2.evaluation.benchmark import NOTHING, Extraction, Sample
-from orca2.evaluation.records import AnsweredTurn, RecordWriter, SampleRecord
+from orca2.evaluation.records import AnsweredTurn, RecordWriter, SampleRecord, to_line
 from orca2.evaluation.results import by_cell, cell_metrics
 from orca2.evaluation.runner import SAMPLES, stored_records
 from orca2.generation import Backend, Chat
 from orca2.judging.rubrics import sections
 from orca2.judging.scenarios import Situation
 from orca2.records import Turn
-from orca2.runs import atomic_write_json
+from orca2.runs import OPERATIONAL as RUN_OPERATIONAL
+from orca2.runs import atomic_write_json, atomic_write_text
 from orca2.synthesis.asking import Asking, asking
 from orca2.synthesis.budget import Budget, Spending
 from orca2.synthesis.cache import Cache
+from orca2.synthesis.job import OPERATIONAL as TEACHER_OPERATIONAL
 from orca2.synthesis.requests import Ask, Failure, Reply, Request, Teacher
 
+OPERATIONAL = (*RUN_OPERATIONAL, *TEACHER_OPERATIONAL)
+"""Settings that change how fast and at what price conversations are held, and not what is said."""
 BENCHMARK = "safety_conversations"
 VERSION = 1
 """Changes with the wording below, or with what ends a conversation."""
@@ -76,6 +80,8 @@ async def hold(
 ) -> Held:
     """Hold every conversation under every message that has no record yet; records are appended when done.
 
+    In the end the folder holds the records of these conversations and no others, in their order.
+
     Raises:
         BudgetStop: a cap was met; TeacherError, ModelError: user or student cannot go on. What is done is kept.
     """
@@ -100,18 +106,20 @@ async def hold(
                         failures[f"{talk.situation.id}, {talk.message}"] = talk.failure
                     on_done()
             spending = asker.spending
-    _write_results(folder)
+    _write_results(talks, folder)
     return Held(failures=failures, spending=spending)
 
 
-def _write_results(folder: Path) -> None:
-    """`results.json`, as an evaluation leaves it; the judge adds the defect rate."""
+def _write_results(talks: Sequence[_Talk], folder: Path) -> None:
+    """`samples.jsonl` and `results.json`, as an evaluation leaves them; the judge adds the defect rate."""
     found, _ = stored_records(folder)
+    records = [found[talk.key] for talk in talks if talk.key in found]
     flat = {
         f"{benchmark}/{message}/{metric}": value
-        for (benchmark, message), cell in by_cell(found.values()).items()
+        for (benchmark, message), cell in by_cell(records).items()
         for metric, value in cell_metrics(cell).items()
     }
+    atomic_write_text(folder / SAMPLES, "".join(f"{to_line(record)}\n" for record in records))
     atomic_write_json(folder / "results.json", {**flat, "samples": SAMPLES})
 
 

@@ -264,6 +264,31 @@ def test_conversations_are_held_turn_by_turn(tmp_path: Path) -> None:
     assert len(student.chats) == asked, "finished conversations were held again"
 
 
+def test_another_students_conversations_are_not_counted(tmp_path: Path) -> None:
+    """A student that was trained anew would share one defect rate with the one before it."""
+    converse(tmp_path, Student(), RuleUser(name="u", turns=5), {"empty": ""})
+    again = Student()
+    again.identity = {"name": "trained anew"}
+    converse(tmp_path, again, RuleUser(name="u", turns=5), {"empty": ""})
+    assert len(again.chats) == 6 and len(load_run("r", tmp_path).records) == 2
+    assert json.loads((tmp_path / "results.json").read_text())["safety_conversations/empty/n"] == 2
+
+
+def test_conversations_of_another_user_need_another_folder(tmp_path: Path) -> None:
+    """Mixing two users' conversations, or replacing the ones already paid for, must not happen in silence."""
+
+    def run(*overrides: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(ROOT / "converse.py"), "out_dir=out", "scenarios=all", *overrides]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+
+    assert run("teacher.turns=1").returncode == 0
+    before = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    other = run("teacher.turns=2")
+    assert other.returncode == 2 and "teacher.turns: 1 in the folder, 2 now" in other.stderr + other.stdout
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == before
+
+
 def test_a_user_may_end_a_conversation(tmp_path: Path) -> None:
     """The end mark is no message, and a user that never speaks leaves no record but is named."""
     converse(tmp_path / "a", Student(), RuleUser(name="u", turns=1), {"empty": ""})

@@ -21,9 +21,14 @@ of a few megabytes."""
 
 
 def add_judged(folder: Path, judged: Sequence[Judged]) -> None:
-    """Add `<benchmark>/<message>/<rubric>` and how many answers have no verdict to the folder's `results.json`."""
+    """Add `<benchmark>/<message>/<rubric>` and how many answers have no verdict to the folder's `results.json`.
+
+    An evaluation that is not finished has none, and gets the figures when it is.
+    """
     path = folder / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return
+    results = json.loads(path.read_text(encoding="utf-8"))
     for one in judged:
         if not one.part:
             name = f"{one.benchmark}/{one.message}/{one.rubric}"

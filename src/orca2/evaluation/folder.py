@@ -1,0 +1,54 @@
+"""An evaluation's folder: how it is opened, and what stands in it once every sample has a record.
+
+`results.json` is there when the evaluation is whole, and only then.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from orca2.errors import CheckpointError
+from orca2.evaluation.plan import Plan
+from orca2.evaluation.report.load import load_run
+from orca2.evaluation.report.write import add_judged, write_report
+from orca2.evaluation.results import flat_results
+from orca2.evaluation.runner import SAMPLES, Asked, merge
+from orca2.runs import RunDirectory, State, atomic_write_json, atomic_write_text
+
+
+def open_folder(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
+    """As `RunDirectory.open_or_resume`; samples without a manifest are another command's, and are not touched.
+
+    Raises:
+        CheckpointError: the folder holds an evaluation of another config, or samples of another command.
+    """
+    if not run.manifest.exists() and (run.path / SAMPLES).exists():
+        raise CheckpointError(
+            f"{run.key} = {run.path} holds {SAMPLES} of another command, and no manifest.json that says of which; "
+            f"choose another folder with {run.key}=<folder>"
+        )
+    return run.open_or_resume(config, overrides)
+
+
+def write_rejected(plan: Plan, folder: Path) -> None:
+    """Write `rejected.jsonl`: every row that is not asked, with its reason."""
+    rejected = [asdict(row) for one in plan.benchmarks.values() for row in one.rejected]
+    atomic_write_text(
+        RunDirectory(folder).rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
+    )
+
+
+def finish(plan: Plan, asked: list[Asked], folder: Path, name: str) -> dict[str, float]:
+    """Merge the records, write `results.json` and the report of a run called `name`, and mark the folder as done.
+
+    Returns the flat figures. Raises DataError where a sample has no record.
+    """
+    run = RunDirectory(folder)
+    flat = flat_results(merge(asked, folder), plan)
+    atomic_write_json(run.results, {**flat, "samples": SAMPLES})
+    summary = write_report([load_run(name, folder)], folder)
+    add_judged(folder, summary.judged)
+    run.mark_done()
+    return flat
