@@ -1,7 +1,7 @@
 """A judge and a user that are rules, not models: for trying out, and for tests. Their figures mean nothing."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -39,7 +39,7 @@ class RuleJudge(_Rule):
     """
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         async def answer(request: Request) -> Reply | Failure:
             rule = _RULES.get(request.system)
             if rule is None:
@@ -89,7 +89,7 @@ class RuleUser(_Rule):
     turns: int
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         async def answer(request: Request) -> Reply | Failure:
             texts = parse_sections(request.user)
             said = sum(name.startswith("you") for name in texts)

@@ -15,13 +15,13 @@ Memory is bounded by the window, whatever the number of items. Retries are a loo
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
 from orca2.errors import ConfigError
-from orca2.synthesis.budget import Budget, BudgetStop, Purse, Reservation, Spending, expected_tokens
+from orca2.synthesis.budget import Budget, BudgetStop, Purse, Reservation, Spending, check_price, expected_tokens
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.conversation import Plan
 from orca2.synthesis.limits import LONGEST_PAUSE, Gate
@@ -263,17 +263,21 @@ async def asking(
     budget: Budget | None = None,
     run: str = "default",
     retry: Retry | None = None,
+    ended: Sequence[str] = (),
 ) -> AsyncIterator[Asking]:
     """Open a teacher for one run.
 
-    `run` names what the budget is for; its spending is summed over all processes that worked on it.
+    `run` names what the budget is for; its spending is summed over all processes that worked on it. `ended` are runs
+    that will not go on, and whose batch jobs may hold answers to the same requests.
 
     Raises:
         ConfigError: the teacher or the budget cannot be used as configured.
     """
-    purse = Purse(budget or Budget(), teacher.price, cache, run, teacher.model)
-    async with teacher.open(cache) as answer:
-        yield Asking(teacher, answer, cache, purse, retry or Retry())
+    budget = budget or Budget()
+    check_price(budget, teacher.price, teacher.model)
+    async with teacher.open(cache, (run, *ended)) as answer:
+        # Made now, because opening may have settled calls of earlier processes.
+        yield Asking(teacher, answer, cache, Purse(budget, teacher.price, cache, run), retry or Retry())
 
 
 async def _ordered(items: Iterator[Any], work: Any, window: int) -> AsyncGenerator[asyncio.Task[Any], None]:

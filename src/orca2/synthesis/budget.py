@@ -164,14 +164,9 @@ def check_price(budget: "Budget", price: Price | None, model: str) -> None:
 
 
 class Purse:
-    """Guards one run's budget in one event loop.
+    """Guards one run's budget in one event loop. A cap in USD needs a price: see `check_price`."""
 
-    Raises:
-        ConfigError: a cap in USD on a teacher whose price is not known.
-    """
-
-    def __init__(self, budget: Budget, price: Price | None, cache: Cache, run: str, model: str) -> None:
-        check_price(budget, price, model)
+    def __init__(self, budget: Budget, price: Price | None, cache: Cache, run: str) -> None:
         self._budget, self._price, self._cache, self._run = budget, price, cache, run
         self._spent = spending_of(cache, [run])
         self._reserved = Spending()
@@ -274,6 +269,11 @@ def spending_of(cache: Cache, runs: Iterable[str]) -> Spending:
     return total
 
 
+def ended_runs(cache: Cache, data_set: str, world: int) -> list[str]:
+    """The runs of a data set that cannot be at work while `world` processes share it: of another number, and probes."""
+    return [run for run in cache.runs(f"{data_set}/") if not run.endswith(f"-of-{world}")]
+
+
 def share_of(budget: Budget, cache: Cache, data_set: str, world: int) -> Budget:
     """What each of `world` processes may spend when they work on one data set at the same time.
 
@@ -281,8 +281,7 @@ def share_of(budget: Budget, cache: Cache, data_set: str, world: int) -> Budget:
     is taken off first, then the rest is divided: no process has to know what the others spend. Raises BudgetStop
     where nothing is left.
     """
-    others = [run for run in cache.runs(f"{data_set}/") if not run.endswith(f"-of-{world}")]
-    spent = spending_of(cache, others)
+    spent = spending_of(cache, ended_runs(cache, data_set, world))
     left: dict[str, Any] = {}
     for cap, taken in (("max_usd", spent.usd), ("max_tokens", spent.tokens), ("max_requests", spent.requests)):
         limit = getattr(budget, cap)

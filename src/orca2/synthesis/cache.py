@@ -3,7 +3,8 @@
     answers   key ─▶ request, reply              key = sha256(request), so two caches merge as a union
     failures  key ─▶ request, failure            requests that the server would not answer
     calls     run, key, state, tokens, usd       one row per call, written *before* it is sent
-    batches   token ─▶ provider's batch id       one row per batch job, written before it is created
+    batches   token ─▶ provider's batch id       one row per batch job, written before it is created; a token is
+                                                 <run>/<unique>
     waiting   key ─▶ request, token              requests inside such a job
 
 A call of state `open` was sent and never settled: its process died. A budget counts its worst case.
@@ -16,15 +17,15 @@ process is killed; a power cut can lose the last few milliseconds.
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from orca2.errors import DataError
-from orca2.synthesis.requests import LASTING, Failure, Reply, Request, Usage, key_of
+from orca2.synthesis.requests import LASTING, NO_USAGE, Failure, Reply, Request, Usage, key_of
 
 APPLICATION_ID = 0x6F726332
 """`orc2`, in the file's header: tells this file from any other sqlite file."""
@@ -48,6 +49,17 @@ CREATE INDEX calls_by_key ON calls (key);
 CREATE TABLE batches (token TEXT PRIMARY KEY, id TEXT, started REAL NOT NULL);
 CREATE TABLE waiting (key TEXT PRIMARY KEY, request TEXT NOT NULL, token TEXT NOT NULL);
 """
+
+
+class BatchResult(NamedTuple):
+    """What became of one request of a batch job."""
+
+    key: str
+    request: str
+    """Its canonical JSON."""
+    outcome: Reply | Failure | None
+    """None where the job ended without an answer to it, so that nothing was billed."""
+    usd: float | None
 
 
 class Cache:
@@ -94,16 +106,8 @@ class Cache:
         self._put(request.key, request.canonical, outcome)
 
     def open_call(self, run: str, key: str, worst: Usage, usd: float | None) -> int:
-        """Note a call before it is sent, at its worst case. Returns its number.
-
-        Where the request waits in a batch job of a dead process, this call takes over from that process's
-        call.
-        """
+        """Note a call before it is sent, at its worst case. Returns its number."""
         with self.writing():
-            self._db.execute(
-                "DELETE FROM calls WHERE run = ? AND state = 'open' AND key = ? AND key IN (SELECT key FROM waiting)",
-                (run, key),
-            )
             cursor = self._db.execute(
                 "INSERT INTO calls (run, key, state, prompt_tokens, completion_tokens, usd, started) "
                 "VALUES (?, ?, 'open', ?, ?, ?, ?)",
@@ -113,23 +117,24 @@ class Cache:
         return cursor.lastrowid
 
     def settle_call(self, number: int, state: CallState, usage: Usage, usd: float | None) -> None:
-        """Replace the worst case of a call by what it took."""
+        """Replace the worst case of a call by what it took.
+
+        A call that waits in a batch job stays open: its process was stopped before the job ended, and
+        `end_batch` will know.
+        """
         with self.writing():
             self._db.execute(
-                "UPDATE calls SET state = ?, prompt_tokens = ?, completion_tokens = ?, usd = ? WHERE id = ?",
+                "UPDATE calls SET state = ?, prompt_tokens = ?, completion_tokens = ?, usd = ? WHERE id = ? AND NOT "
+                "EXISTS (SELECT 1 FROM waiting WHERE waiting.key = calls.key AND token LIKE calls.run || '/%')",
                 (state, usage.prompt_tokens, usage.completion_tokens, usd, number),
             )
 
     def calls(self, run: str) -> dict[CallState, tuple[int, int, int, float]]:
-        """Calls, prompt tokens, completion tokens and USD of a run by state; unknown USD count as 0.
-
-        Calls that wait in a batch job are not among them: asked again, they are taken over, not repeated.
-        """
+        """Calls, prompt tokens, completion tokens and USD of a run by state; unknown USD count as 0."""
         with self._translated():
             rows = self._db.execute(
                 "SELECT state, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), TOTAL(usd) "
-                "FROM calls WHERE run = ? AND NOT (state = 'open' AND key IN (SELECT key FROM waiting)) "
-                "GROUP BY state",
+                "FROM calls WHERE run = ? GROUP BY state",
                 (run,),
             ).fetchall()
         return {state: (count, prompt, completion, usd) for state, count, prompt, completion, usd in rows}
@@ -176,34 +181,36 @@ class Cache:
         with self.writing():
             self._db.execute("UPDATE batches SET id = ? WHERE token = ?", (id, token))
 
-    def end_batch(self, token: str, outcomes: Iterable[tuple[str, Reply | Failure, float | None]] = ()) -> None:
-        """Store what a batch job brought, as (key, outcome, usd), settle its calls, and forget the job.
+    def end_batch(self, token: str, results: Iterable["BatchResult"]) -> None:
+        """Store what a batch job brought, settle its calls, and forget the job.
 
         Calls are settled here, too, because the process that made them may be gone.
         """
+        run = _run_of(token)
         with self.writing():
-            waiting = dict(self._db.execute("SELECT key, request FROM waiting WHERE token = ?", (token,)))
-            for key, outcome, usd in outcomes:
-                if key not in waiting:
-                    continue
-                self._put(key, waiting[key], outcome)
+            for result in results:
+                usage = NO_USAGE
+                if result.outcome is not None:
+                    self._put(result.key, result.request, result.outcome)
+                    usage = result.outcome.usage
                 self._db.execute(
                     "UPDATE calls SET state = 'known', prompt_tokens = ?, completion_tokens = ?, usd = ? "
-                    "WHERE key = ? AND state = 'open'",
-                    (outcome.usage.prompt_tokens, outcome.usage.completion_tokens, usd, key),
+                    "WHERE key = ? AND run = ? AND state = 'open'",
+                    (usage.prompt_tokens, usage.completion_tokens, result.usd, result.key, run),
                 )
             self._db.execute("DELETE FROM waiting WHERE token = ?", (token,))
             self._db.execute("DELETE FROM batches WHERE token = ?", (token,))
 
-    def batches(self) -> dict[str, str | None]:
-        """Token of each unfinished batch job -> its id, None where the process died before it had one."""
+    def batches(self, runs: Collection[str]) -> dict[str, str | None]:
+        """Token of each unfinished batch job of these runs -> its id, None where it was not yet given one."""
         with self._translated():
-            return dict(self._db.execute("SELECT token, id FROM batches ORDER BY started"))
+            rows = self._db.execute("SELECT token, id FROM batches ORDER BY started").fetchall()
+        return {token: id for token, id in rows if _run_of(token) in runs}
 
-    def waiting(self, token: str) -> set[str]:
-        """Keys of the requests in a batch job."""
+    def waiting(self, token: str) -> dict[str, str]:
+        """Key -> canonical JSON of the requests in a batch job."""
         with self._translated():
-            return {key for (key,) in self._db.execute("SELECT key FROM waiting WHERE token = ?", (token,))}
+            return dict(self._db.execute("SELECT key, request FROM waiting WHERE token = ?", (token,)))
 
     def check(self) -> int:
         """Read the whole file; returns the number of answers. Raises DataError for the first damage found."""
@@ -301,3 +308,7 @@ class Cache:
             f"cache {self.path} is damaged: {found}; save what can be read with "
             f"`sqlite3 {self.path} .recover | sqlite3 new.sqlite`, or start with another cache file"
         )
+
+
+def _run_of(token: str) -> str:
+    return token.rpartition("/")[0]

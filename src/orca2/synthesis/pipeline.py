@@ -25,7 +25,7 @@ from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
 from orca2.strategies import StrategyChoice
 from orca2.synthesis.asking import Asking, asking
-from orca2.synthesis.budget import BudgetStop, share_of, spending_of
+from orca2.synthesis.budget import BudgetStop, ended_runs, share_of, spending_of
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.cleaning.cleaning import OpenCleaning, merged
 from orca2.synthesis.estimate import Estimate, estimate
@@ -121,9 +121,12 @@ async def _answer_share(
     cleaning = job.cleaning.open()
     budget = share_of(job.budget, cache, data_set, job.world)
     name = f"{data_set}/{job.rank}-of-{job.world}"
+    ended = ended_runs(cache, data_set, job.world)
+    if jobs := cache.batches((name, *ended)):
+        console.print(f"waiting for {len(jobs)} batch jobs of earlier processes", highlight=False)
     with Spill(folder) as spill, Verifier(job.verification.timeout) as verifier:
         plan = Answering(job.teacher, job.verification, verifier, (cleaning.check_answer,))
-        async with asking(job.teacher, cache, budget, name, job.retry) as ask:
+        async with asking(job.teacher, cache, budget, name, job.retry, ended) as ask:
             with ProgressLine(console, ask, total, counts) as line:
                 async for asked, answered in ask.map(asked_items(job, spill, counts, cleaning), plan, ordered=False):
                     assert isinstance(answered, Answered)

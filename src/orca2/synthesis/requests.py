@@ -13,7 +13,7 @@ nothing twice.
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -257,7 +257,11 @@ class Teacher(Protocol):
         """False for a teacher whose answers cost nothing to make again."""
         ...
 
-    def open(self, cache: "Cache") -> AbstractAsyncContextManager[Answer]: ...
+    def open(self, cache: "Cache", runs: Sequence[str]) -> AbstractAsyncContextManager[Answer]:
+        """`runs`: the run that asks, then those that ended before it; what they left unfinished at the provider is
+        stored in the cache before this returns.
+        """
+        ...
 
 
 def accepted(reply: Reply) -> Reply | Failure:

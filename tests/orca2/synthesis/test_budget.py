@@ -27,7 +27,7 @@ def test_a_call_that_does_not_fit_waits_for_others(tmp_path: Path) -> None:
 
     async def run() -> None:
         with Cache(tmp_path / "c.sqlite") as cache:
-            purse = Purse(Budget(max_tokens=WORST + 50), None, cache, "run", "m")
+            purse = Purse(Budget(max_tokens=WORST + 50), None, cache, "run")
             first = await purse.reserve(ASKED)
             second = asyncio.create_task(purse.reserve(ASKED))
             await asyncio.sleep(0.01)
@@ -50,17 +50,17 @@ def test_spending_is_remembered_by_run(tmp_path: Path) -> None:
     async def run() -> None:
         price = Price(prompt=1000.0, completion=10_000.0)
         with Cache(tmp_path / "c.sqlite") as cache:
-            purse = Purse(Budget(max_usd=10.0), price, cache, "one", "m")
+            purse = Purse(Budget(max_usd=10.0), price, cache, "one")
             purse.settle(await purse.reserve(ASKED), Usage(prompt_tokens=100, completion_tokens=10))
             purse.settle(await purse.reserve(ASKED), None)
             await purse.reserve(ASKED)  # never settled: its process dies here
         with Cache(tmp_path / "c.sqlite") as cache:
-            again = Purse(Budget(max_usd=10.0), price, cache, "one", "m").spending
+            again = Purse(Budget(max_usd=10.0), price, cache, "one").spending
             assert (again.requests, again.tokens, again.unsure_requests) == (3, 110 + 2 * WORST, 2)
             assert again.usd == pytest.approx(0.2 + 2 * 1.3)
-            assert Purse(Budget(max_usd=10.0), price, cache, "two", "m").spending == Spending()
+            assert Purse(Budget(max_usd=10.0), price, cache, "two").spending == Spending()
             with pytest.raises(BudgetStop, match="3 requests"):
-                await Purse(Budget(max_usd=4.0), price, cache, "one", "m").reserve(ASKED)
+                await Purse(Budget(max_usd=4.0), price, cache, "one").reserve(ASKED)
 
     asyncio.run(run())
 

@@ -9,7 +9,7 @@ import pytest
 
 from orca2.errors import DataError
 from orca2.records import Turn
-from orca2.synthesis.cache import Cache
+from orca2.synthesis.cache import BatchResult, Cache
 from orca2.synthesis.requests import NO_USAGE, Decoding, Failure, Reply, Request, Usage
 
 DECODING = Decoding(max_tokens=10, temperature=0.0)
@@ -144,17 +144,22 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_batch_jobs_outlive_their_process(tmp_path: Path) -> None:
-    """Fails if a job's calls count twice after a crash, or its results cannot be stored without the requests."""
-    path = tmp_path / "c.sqlite"
+    """Fails if a job's calls count twice or for nothing after a crash, or its results lack their requests."""
+    path, other = tmp_path / "c.sqlite", replace(ASKED, user="2 + 2?")
+    worst = Usage(prompt_tokens=99, completion_tokens=9)
     with Cache(path) as cache:
-        cache.open_call("run", ASKED.key, Usage(prompt_tokens=99, completion_tokens=9), 1.0)
-        cache.start_batch("token", [ASKED])
-        cache.name_batch("token", "batch_1")
+        numbers = [cache.open_call("a/0", request.key, worst, 1.0) for request in (ASKED, other)]
+        cache.start_batch("a/0/token", [ASKED, other])
+        cache.name_batch("a/0/token", "batch_1")
+        # The process is told to stop: nobody knows yet what the calls take.
+        cache.settle_call(numbers[0], "unsure", worst, 1.0)
+        cache.settle_call(numbers[1], "known", NO_USAGE, 0.0)
     with Cache(path) as cache:
-        assert cache.batches() == {"token": "batch_1"} and cache.waiting("token") == {ASKED.key}
-        assert cache.calls("run") == {}
-        cache.open_call("run", ASKED.key, Usage(prompt_tokens=99, completion_tokens=9), 1.0)
-        cache.end_batch("token", [(ASKED.key, TWO, 0.1), ("unknown", TWO, 0.1)])
-        assert cache.get(ASKED) == TWO and len(cache) == 1
-        assert cache.calls("run") == {"known": (1, 7, 1, 0.1)}
-        assert cache.batches() == {} and cache.waiting("token") == set()
+        assert cache.batches(["a/0"]) == {"a/0/token": "batch_1"} and cache.batches(["a", "a/1"]) == {}
+        assert cache.waiting("a/0/token") == {ASKED.key: ASKED.canonical, other.key: other.canonical}
+        assert cache.calls("a/0") == {"open": (2, 198, 18, 2.0)}
+        results = [BatchResult(ASKED.key, ASKED.canonical, TWO, 0.1), BatchResult(other.key, "", None, 0.0)]
+        cache.end_batch("a/0/token", results)
+        assert cache.get(ASKED) == TWO and len(cache) == 1 and cache.get(other) is None
+        assert cache.calls("a/0") == {"known": (2, 7, 1, 0.1)}
+        assert cache.batches(["a/0"]) == {} and cache.waiting("a/0/token") == {}

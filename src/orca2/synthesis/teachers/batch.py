@@ -4,9 +4,10 @@
                                                                                            │ poll
               answers, by key, in any order ◀── results stored in one transaction ◀─────────┘
 
-A job outlives the process. `open` takes up all jobs that the cache knows: those with an id are polled; for
-one without, the process died in between, and the provider's list is searched for the token. A request that
-waits in a job is never sent again.
+A job outlives its process. `open` first waits for the jobs that earlier processes of the same runs left behind: one
+with an id is polled; of one without, the process died in between, and the provider's list is searched for the token.
+So whatever was paid is in the cache before anything is asked. Other runs may be at work in the same cache: their jobs
+are left alone.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from typing import Any
 
 from orca2.errors import ConfigError
 from orca2.synthesis.budget import Price, price_of
-from orca2.synthesis.cache import Cache
+from orca2.synthesis.cache import BatchResult, Cache
 from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import Answer, Decoding, Failure, Reply, Request, TeacherError, Trouble
+from orca2.synthesis.requests import NO_USAGE, Answer, Decoding, Failure, Reply, Request, TeacherError, Trouble
 from orca2.synthesis.teachers.completions import api_key, body, read_error, read_reply, redacted
 from orca2.synthesis.teachers.gathering import Gathering, Outcome
 from orca2.synthesis.teachers.http import TokenLimitField, open_client
@@ -96,11 +97,11 @@ class BatchTeacher:
         object.__setattr__(self, "price", None if price is None else price.scaled(self.batch_factor))
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         secret = api_key(self.api_key_env, self.name)
         async with open_client(self.base_url, secret, TIMEOUT_S, max(2, self.jobs)) as client:
-            service = _Service(self, client, secret, cache)
-            await service.take_up()
+            service = _Service(self, client, secret, cache, runs[0])
+            await service.take_up(runs)
             try:
                 yield service.answer
             finally:
@@ -110,69 +111,61 @@ class BatchTeacher:
 class _Service:
     """The open jobs of one process."""
 
-    def __init__(self, teacher: BatchTeacher, client: Any, secret: str, cache: Cache) -> None:
-        self._teacher, self._client, self._secret, self._cache = teacher, client, secret, cache
-        self._gathering = Gathering(self._run, teacher.batch_size, teacher.linger_s)
-        self._taken_up: dict[str, asyncio.Task[dict[str, Outcome]]] = {}
-        """Key of a request in an earlier process's job -> that job."""
+    def __init__(self, teacher: BatchTeacher, client: Any, secret: str, cache: Cache, run: str) -> None:
+        self._teacher, self._client, self._secret, self._cache, self._run = teacher, client, secret, cache, run
+        self._gathering = Gathering(self._answers, teacher.batch_size, teacher.linger_s)
+        self.answer, self.close = self._gathering.answer, self._gathering.close
 
-    async def take_up(self) -> None:
-        """Go on with the jobs of processes that ended before them."""
-        for token, id in self._cache.batches().items():
+    async def take_up(self, runs: Sequence[str]) -> None:
+        """Store the results of the jobs that earlier processes of these runs left behind.
+
+        What is still unanswered then, also for a reason that would end a run, is asked like anything else.
+        """
+        for token, id in self._cache.batches(runs).items():
+            asked = self._cache.waiting(token)
             if id is None:
                 id = await self._find(token)
             if id is None:
-                self._cache.end_batch(token)
+                self._end(token, asked, {})
                 continue
             self._cache.name_batch(token, id)
-            job = asyncio.create_task(self._results(token, id))
-            self._taken_up |= dict.fromkeys(self._cache.waiting(token), job)
+            await self._results(token, id, asked)
 
-    async def close(self) -> None:
-        await self._gathering.close()
-        jobs = set(self._taken_up.values())
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
-
-    async def answer(self, request: Request) -> Outcome:
-        if request.key not in self._taken_up:
-            return await self._gathering.answer(request)
-        job = self._taken_up[request.key]
-        others = await asyncio.shield(job)
-        # From now on a request that this job left unanswered is one like any other.
-        self._taken_up.pop(request.key, None)
-        return self._outcome(request, others)
-
-    async def _run(self, requests: Sequence[Request]) -> list[Outcome]:
+    async def _answers(self, requests: Sequence[Request]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for part in parts(requests, self._teacher.token_limit_field):
             outcomes += await self._run_job(part)
         return outcomes
 
     async def _run_job(self, requests: Sequence[Request]) -> list[Outcome]:
-        token = uuid.uuid4().hex
+        token = f"{self._run}/{uuid.uuid4().hex}"
+        asked = {request.key: request.canonical for request in requests}
         self._cache.start_batch(token, requests)
         try:
             id = await self._create(token, requests)
-        except BaseException as error:
-            # After a cancellation the job may exist: the next process looks for it.
-            if isinstance(error, Exception):
-                self._cache.end_batch(token)
+        except Exception:
+            # Not after a cancellation: the job may exist, and the next process looks for it.
+            self._end(token, asked, {})
             raise
         if isinstance(id, Trouble):
-            self._cache.end_batch(token)
+            self._end(token, asked, {})
             return [id] * len(requests)
         self._cache.name_batch(token, id)
-        others = await self._results(token, id)
-        return [self._outcome(request, others) for request in requests]
-
-    def _outcome(self, request: Request, others: Mapping[str, Outcome]) -> Outcome:
-        if request.key in others:
-            return others[request.key]
-        stored = self._cache.get(request)
+        outcomes = await self._results(token, id, asked)
         missing = Trouble(kind="server", reason="the batch job ended without an answer to this request")
-        return missing if stored is None else stored
+        return [outcomes.get(request.key, missing) for request in requests]
+
+    def _end(self, token: str, asked: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> None:
+        """Store a job's outcomes and settle its calls; what it left out was not billed."""
+        price, results = self._teacher.price, []
+        for key, request in asked.items():
+            outcome = outcomes.get(key)
+            if isinstance(outcome, Trouble) and outcome.maybe_paid:
+                continue  # its call stays open, and so counts at its worst
+            stored = outcome if isinstance(outcome, Reply | Failure) else None
+            usage = NO_USAGE if stored is None else stored.usage
+            results.append(BatchResult(key, request, stored, None if price is None else price.usd(usage)))
+        self._cache.end_batch(token, results)
 
     async def _create(self, token: str, requests: Sequence[Request]) -> str | Trouble:
         lines = (line(request, self._teacher.token_limit_field) for request in requests)
@@ -238,15 +231,10 @@ class _Service:
         assert trouble is not None
         return trouble
 
-    async def _results(self, token: str, id: str) -> dict[str, Outcome]:
-        """Wait for a job and store its results; returns those that the cache would not replay."""
+    async def _results(self, token: str, id: str, asked: Mapping[str, str]) -> dict[str, Outcome]:
+        """Wait for a job, store its results and return them by key."""
         job = await self._ended(id)
-        if job.status == "failed":
-            keys = self._cache.waiting(token)
-            self._cache.end_batch(token)
-            return self._refused(job, keys)
-        others: dict[str, Outcome] = {}
-        rows: list[tuple[str, Reply | Failure, float | None]] = []
+        outcomes: dict[str, Outcome] = {}
         for file in (job.output_file_id, job.error_file_id):
             if not file:
                 continue
@@ -256,14 +244,11 @@ class _Service:
                 raise TeacherError(
                     f"teacher={self._teacher.name}: results of job {id} cannot be fetched: {content.reason}"
                 )
-            for key, outcome in read_lines(content.text, self._teacher.name, self._secret):
-                if isinstance(outcome, Reply | Failure):
-                    price = self._teacher.price
-                    rows.append((key, outcome, None if price is None else price.usd(outcome.usage)))
-                if not isinstance(outcome, Reply):
-                    others[key] = outcome
-        self._cache.end_batch(token, rows)
-        return others
+            outcomes |= read_lines(content.text, self._teacher.name, self._secret)
+        if job.status == "failed":
+            outcomes = dict.fromkeys(asked, self._refused(job))
+        self._end(token, asked, outcomes)
+        return outcomes
 
     async def _ended(self, id: str) -> Any:
         while True:
@@ -277,13 +262,13 @@ class _Service:
                 return job
             await asyncio.sleep(self._teacher.poll_s)
 
-    def _refused(self, job: Any, keys: set[str]) -> dict[str, Outcome]:
+    def _refused(self, job: Any) -> Outcome:
         errors = (job.errors.data if job.errors else None) or []
         reason = redacted("; ".join(f"{error.code}: {error.message}" for error in errors), self._secret)
         if any(error.code == "token_limit_exceeded" for error in errors):
             # Too much is queued at the provider; it drains by itself.
-            return dict.fromkeys(keys, Trouble(kind="rate_limit", reason=reason))
-        raise TeacherError(
+            return Trouble(kind="rate_limit", reason=reason)
+        return TeacherError(
             f"teacher={self._teacher.name}: the batch service refused a job: {reason or 'no reason given'}"
         )
 
@@ -315,11 +300,8 @@ def parts(requests: Sequence[Request], token_limit_field: str) -> Iterator[list[
 
 
 def read_lines(text: str, teacher: str, secret: str) -> Iterator[tuple[str, Outcome]]:
-    """(key, outcome) of each line of a result file. Lines that are none are left out: their requests count as
-    unanswered.
-
-    Raises:
-        TeacherError: a line says that no call can succeed.
+    """(key, outcome) of each line of a result file; a TeacherError where a line says that no call can succeed, for the
+    lines beside it may hold answers. Lines that are none are left out: their requests count as unanswered.
     """
     for row in text.split("\n"):
         try:
@@ -331,7 +313,10 @@ def read_lines(text: str, teacher: str, secret: str) -> Iterator[tuple[str, Outc
         if status == 0:
             yield key, Trouble(kind="server", reason=redacted(json.dumps(values.get("error")), secret))
         elif status != 200:
-            yield key, read_error(status, json.dumps(response["body"]), {}, teacher, secret)
+            try:
+                yield key, read_error(status, json.dumps(response["body"]), {}, teacher, secret)
+            except TeacherError as error:
+                yield key, error
         else:
             try:
                 yield key, read_reply(response["body"])

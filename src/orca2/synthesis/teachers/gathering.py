@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from orca2.synthesis.requests import Failure, Reply, Request, Trouble
+from orca2.synthesis.requests import Failure, Reply, Request, TeacherError, Trouble
 
-Outcome = Reply | Failure | Trouble
+Outcome = Reply | Failure | Trouble | TeacherError
+"""A TeacherError is raised to the caller of its request; the other requests of the batch keep their outcomes."""
 Run = Callable[[Sequence[Request]], Awaitable[Sequence[Outcome]]]
 
 
@@ -20,14 +21,14 @@ class Gathering:
 
     def __init__(self, run: Run, size: int, linger: float) -> None:
         self._run, self._size, self._linger = run, size, linger
-        self._waiting: list[tuple[Request, asyncio.Future[Outcome]]] = []
+        self._waiting: list[tuple[Request, asyncio.Future[Reply | Failure | Trouble]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: Request) -> Outcome:
+    async def answer(self, request: Request) -> Reply | Failure | Trouble:
         """The request's outcome. Raises what its batch raises."""
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Outcome] = loop.create_future()
+        outcome: asyncio.Future[Reply | Failure | Trouble] = loop.create_future()
         self._waiting.append((request, outcome))
         if self._timer is not None:
             self._timer.cancel()
@@ -57,7 +58,11 @@ class Gathering:
         try:
             outcomes = await self._run([request for request, _ in batch])
             for (_, future), outcome in zip(batch, outcomes, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(outcome, TeacherError):
+                    future.set_exception(outcome)
+                else:
                     future.set_result(outcome)
         except Exception as error:
             for _, future in batch:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -95,7 +95,7 @@ class HttpTeacher:
         object.__setattr__(self, "price", price_of(self.model, self.prices))
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         secret = api_key(self.api_key_env, self.name)
         async with AsyncExitStack() as stack:
             places: list[Any] = []

@@ -61,7 +61,7 @@ class LocalTeacher:
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         student = _Loaded(self.path, self.device, self.dtype, self.model)
         gathering = Gathering(in_thread(student.answer_all), self.batch_size, LINGER)
         try:

@@ -56,7 +56,7 @@ class RayTeacher:
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         try:
             data, llm = import_module("ray.data"), import_module("ray.data.llm")
         except ImportError as error:

@@ -1,6 +1,6 @@
 """A teacher that only knows the answers in another run's cache: no model, no cost, no network."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ class ReplayTeacher:
         object.__setattr__(self, "decoding", decoding)
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         if not Path(self.path).is_file():
             raise ConfigError(
                 f"teacher={self.name}: there is no cache file {self.path}; name one that a run has written"

@@ -6,7 +6,7 @@ the same family and level, so it has the right form and a false value.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -62,7 +62,7 @@ class RuleTeacher:
                 raise ConfigError(f"error_rate{where} is {rate!r}; give a share from 0 to 1")
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         async def answer(request: Request) -> Reply | Failure:
             return self.solve(request)
 

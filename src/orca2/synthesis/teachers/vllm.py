@@ -53,7 +53,7 @@ class VllmTeacher:
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
     @asynccontextmanager
-    async def open(self, cache: Cache) -> AsyncIterator[Answer]:
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         try:
             vllm = import_module("vllm")
         except ImportError as error:

@@ -31,5 +31,5 @@ def test_file_builds_its_teacher(file: Path, tmp_path: Path) -> None:
     assert teacher.model and teacher.decoding.max_tokens >= 1 and teacher.limits.concurrency >= 1
     assert isinstance(teacher.cached, bool) and (teacher.price is None or teacher.price.prompt == 0)
     with Cache(tmp_path / "c.sqlite") as cache:
-        teacher.open(cache)  # made, not entered
+        teacher.open(cache, ("run",))  # made, not entered
     assert "sk-" not in file.read_text()
