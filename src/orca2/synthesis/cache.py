@@ -119,13 +119,14 @@ class Cache:
     def settle_call(self, number: int, state: CallState, usage: Usage, usd: float | None) -> None:
         """Replace the worst case of a call by what it took.
 
-        A call that waits in a batch job stays open: its process was stopped before the job ended, and
-        `end_batch` will know.
+        A call that waits in a batch job stays open, for its process was stopped before the job ended; one that
+        `end_batch` has settled stays as it is.
         """
         with self.writing():
             self._db.execute(
-                "UPDATE calls SET state = ?, prompt_tokens = ?, completion_tokens = ?, usd = ? WHERE id = ? AND NOT "
-                "EXISTS (SELECT 1 FROM waiting WHERE waiting.key = calls.key AND token LIKE calls.run || '/%')",
+                "UPDATE calls SET state = ?, prompt_tokens = ?, completion_tokens = ?, usd = ? WHERE id = ? "
+                "AND state = 'open' AND NOT EXISTS "
+                "(SELECT 1 FROM waiting WHERE waiting.key = calls.key AND token LIKE calls.run || '/%')",
                 (state, usage.prompt_tokens, usage.completion_tokens, usd, number),
             )
 
