@@ -23,7 +23,7 @@ from orca2.synthesis.verification.presets import Sample, Verification
 
 FINAL: frozenset[FailureKind] = frozenset({"too_long", "invalid", "missing", "exhausted"})
 """Failures of the question or the server: another sample of the same request would meet them, too."""
-SLOW_KINDS = frozenset({"expression"})
+SLOW_KINDS = frozenset({"expression", "gym"})
 """Kinds of answers whose check may take seconds, so that it must not hold up the other calls; it is safe in threads."""
 
 

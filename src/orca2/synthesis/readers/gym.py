@@ -1,8 +1,8 @@
 """The generators of reasoning-gym (extra `gym`) as a collection; each has its own scorer.
 
-    lineage `chain_sum size=100 seed=0 index=7`  ──▶ entry_of(item) ──▶ score_answer(text, entry)
+    lineage `chain_sum size=100 seed=0 index=7`  ──▶ entry_of(lineage) ──▶ score_answer(text, entry)
 
-The deny-list comes from probing every scorer of release 0.1.25; see DENIED.
+The deny-list comes from reading and probing every scorer of release 0.1.25; see DENIED.
 """
 
 import re
@@ -15,6 +15,8 @@ from orca2.errors import ConfigError, DataError
 from orca2.records import Rejected
 from orca2.synthesis.items import TaskItem
 
+_RUNS = "hands the answer to {}, so that a teacher's text would run as Python"
+
 DENIED: Mapping[str, str] = {
     "game_of_life_halting": "its scorer accepts every answer that is not empty",
     "coin_flip": "its scorer accepts 0 for small probabilities",
@@ -25,6 +27,17 @@ DENIED: Mapping[str, str] = {
     "rubiks_cube": "has no known answer",
     "rush_hour": "has no known answer",
     "composite": "is a mixture of the others",
+    **dict.fromkeys(("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"), _RUNS.format("eval")),
+    **dict.fromkeys(
+        (
+            "countdown",
+            "intermediate_integration",
+            "polynomial_multiplication",
+            "puzzle24",
+            "simple_integration",
+        ),
+        _RUNS.format("sympy's parse_expr, which is eval"),
+    ),
 }
 """Generator to the reason why it cannot give verified data."""
 
@@ -79,18 +92,27 @@ class ReasoningGym:
         )
 
 
-def gym_score(item: TaskItem, answer: str) -> float | None:
-    """What the generator's own scorer gives, from 0 to 1; None where it raises. `answer` is the bare final
-    answer."""
-    match = _LINEAGE.fullmatch(item.lineage)
-    if match is None:
-        raise DataError(f"item {item.id}: lineage {item.lineage!r} is not that of a generator of reasoning-gym")
-    generator, size, seed, index = match[1], int(match[2]), int(match[3]), int(match[4])
-    data = _generator(generator, size, seed)
+def gym_score(lineage: str, answer: str) -> float | None:
+    """What the generator's own scorer gives, from 0 to 1; None where it raises. `answer` is the bare final answer.
+
+    A scorer may take for ever: `verification.gym` calls this in a process that can be killed.
+    Raises DataError for a lineage of another collection or of a denied generator.
+    """
+    data, entry = entry_of(lineage)
     try:
-        return float(data.score_answer(answer.strip(), data[index]))
+        return float(data.score_answer(answer.strip(), entry))
     except Exception:
         return None
+
+
+@lru_cache(maxsize=1)
+def entry_of(lineage: str) -> tuple[Any, dict[str, Any]]:
+    """The data set and the entry behind an item. Raises DataError as `gym_score`."""
+    match = _LINEAGE.fullmatch(lineage)
+    if match is None or match[1] in DENIED:
+        raise DataError(f"lineage {lineage!r} is not that of an allowed generator of reasoning-gym")
+    data = _generator(match[1], int(match[2]), int(match[3]))
+    return data, data[int(match[4])]
 
 
 def _library() -> Any:

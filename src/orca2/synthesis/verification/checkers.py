@@ -28,8 +28,8 @@ from orca2.evaluation.extraction import (
 from orca2.evaluation.extraction.anchors import ANSWER_IS, Found
 from orca2.evaluation.extraction.values import plain_number
 from orca2.synthesis.items import Option, TaskItem
-from orca2.synthesis.readers.gym import gym_score
 from orca2.synthesis.verification.expressions import ExpressionChecker
+from orca2.synthesis.verification.gym import GymScorer
 from orca2.synthesis.verification.hedges import hedge, other_label
 
 Outcome = Literal["right", "wrong", "undecided"]
@@ -52,11 +52,13 @@ class Verdict:
 
 
 class Verifier:
-    """Checks answers of every kind. Close it, or use it in a `with` block: it may own a worker process."""
+    """Checks answers of every kind. Close it, or use it in a `with` block: it may own worker processes."""
 
     def __init__(self, timeout: float) -> None:
-        """`timeout`: seconds for comparing two expressions. Raises ConfigError where it is not positive."""
+        """`timeout`: seconds for comparing two expressions, or for a generator's scorer. Raises ConfigError where it
+        is not positive."""
         self.expressions = ExpressionChecker(timeout)
+        self.gym = GymScorer(timeout)
 
     def check(self, item: TaskItem, answer: str) -> Verdict:
         """Raises ConfigError where a kind needs an extra that is not installed."""
@@ -73,11 +75,12 @@ class Verifier:
         if item.answer_kind == "text":
             return _undecided("free text; no rule can check it")
         if item.answer_kind == "gym":
-            return _check_gym(item, answer)
+            return _check_gym(item, answer, self.gym)
         return self._check_extracted(item, answer)
 
     def close(self) -> None:
         self.expressions.close()
+        self.gym.close()
 
     def __enter__(self) -> "Verifier":
         return self
@@ -206,7 +209,7 @@ def _bare_span(text: str) -> str:
 _ANSWER_MARK = re.compile(r"^[\s*_#]*(?:final )?answer[\s*_]*:", re.IGNORECASE | re.MULTILINE)
 
 
-def _check_gym(item: TaskItem, answer: str) -> Verdict:
+def _check_gym(item: TaskItem, answer: str, gym: GymScorer) -> Verdict:
     marks = list(_ANSWER_MARK.finditer(answer))
     if len(marks) != 1:
         return _undecided(f"{len(marks)} lines begin with 'Answer:'; one is needed")
@@ -215,7 +218,7 @@ def _check_gym(item: TaskItem, answer: str) -> Verdict:
         return _undecided("nothing follows 'Answer:'")
     if any(_same_text(value, gold) for gold in item.gold):
         return Verdict(outcome="right", reason="the gold answer word for word", value=value)
-    score = gym_score(item, value)
+    score = gym.score(item, value)
     if score is None:
-        return _undecided("the generator's scorer cannot read it", value)
+        return _undecided("the generator's scorer cannot read it in time", value)
     return Verdict(outcome=_outcome(score >= GYM_SCORE), reason=f"the generator's scorer gives {score:g}", value=value)

@@ -56,7 +56,7 @@ class Verification:
     samples: int
     """Most answers per row. Asking stops at the first one that is kept."""
     timeout: float
-    """Seconds for comparing two expressions."""
+    """Seconds for comparing two expressions, or for a generator's own scorer."""
 
     def __post_init__(self) -> None:
         if set(self.keep) != set(OUTCOMES) or not any(self.keep.values()):

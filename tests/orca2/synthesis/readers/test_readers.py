@@ -1,8 +1,14 @@
 """Readers: nothing is lost from good files, and every malformed row is listed with its reason."""
 
+import ast
+import inspect
 import json
 import os
+import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +140,42 @@ def test_gym_denies_unsafe_scorers() -> None:
     assert [item.task for item in items] == ["chain_sum"] * 2 + ["gcd"] * 2
     with pytest.raises(ConfigError, match=r"game_of_life_halting.*denied"):
         ReasoningGym(name="gym", per_task=2, seed=0, generators=["game_of_life_halting"])
+
+
+OWN_TEXT = {("bitwise_arithmetic", "eval(problem)"), ("number_sorting", "eval(entry['answer'])")}
+"""Generators whose scorers evaluate what they wrote themselves."""
+RUN_TEXT = {"eval", "exec", "compile", "parse_expr", "sympify", "S"}
+
+
+def evaluated(function: Any, seen: set[Any]) -> Iterator[str]:
+    """The calls that run text as Python, in a function and in what it calls of its own module and class."""
+    seen.add(function)
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if name in RUN_TEXT:
+            yield ast.unparse(node)
+        owner = sys.modules[function.__module__]
+        cls = getattr(owner, function.__qualname__.partition(".")[0])
+        called = inspect.unwrap(getattr(owner, name, None) or getattr(cls, name, None) or len)
+        if inspect.isfunction(called) and called.__module__.startswith("reasoning_gym") and called not in seen:
+            yield from evaluated(called, seen)
+
+
+def test_no_allowed_scorer_of_gym_runs_the_answer() -> None:
+    """A teacher's text that runs as Python in the user's process: eval, or sympy's parse_expr, which is eval."""
+    library = pytest.importorskip("reasoning_gym")
+    from orca2.synthesis.readers.gym import DENIED
+
+    found = {
+        (name, call)
+        for name, (generator, _) in library.factory.DATASETS.items()
+        for call in evaluated(generator.score_answer, set())
+    }
+    assert {name for name, _ in found - OWN_TEXT} <= set(DENIED)
+    # The search itself must find what is known to be there.
+    assert {"countdown", "puzzle24", "n_queens", "string_insertion"} <= {name for name, _ in found}
 
 
 @needs_shared

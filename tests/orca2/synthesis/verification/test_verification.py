@@ -2,12 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orca2.errors import ConfigError
+from orca2.errors import ConfigError, DataError
 from orca2.synthesis.items import AnswerKind, Option, TaskItem
+from orca2.synthesis.readers.gym import entry_of
 from orca2.synthesis.readers.mathematics import AquaRat, Gsm8k
 from orca2.synthesis.verification.checkers import Verdict, Verifier
 from orca2.synthesis.verification.expressions import ExpressionChecker, is_expression, rational
@@ -142,6 +144,25 @@ def test_expressions_in_a_process_that_can_be_killed() -> None:
         assert checker.kills == 1
         checker.timeout = 120
         assert checker.equal("4*sqrt(3)", "2*sqrt(12)") is True
+
+
+@pytest.mark.slow
+def test_a_scorer_of_gym_that_hangs_is_killed() -> None:
+    """A scorer that takes minutes over a long answer holds up all other calls; one with `eval` may never be asked."""
+    pytest.importorskip("reasoning_gym")
+    question = replace(item("gym", "7"), lineage="chain_sum size=1 seed=0 index=0")
+    with Verifier(timeout=60) as verifier:
+        entry = entry_of(question.lineage)[1]
+        assert verifier.check(question, f"Answer: {entry['answer']}.0").outcome == "right"
+        assert verifier.check(question, "Answer: 0").outcome == "wrong"
+        verifier.gym.timeout = 0.1
+        sokoban = replace(question, lineage="sokoban size=1 seed=0 index=0")
+        assert verifier.check(sokoban, f"Answer: {'RL' * 500_000}").outcome == "undecided"
+        assert verifier.gym.kills == 1
+        verifier.gym.timeout = 60
+        assert verifier.check(question, "Answer: 0").outcome == "wrong"
+    with pytest.raises(DataError, match="allowed generator"):
+        entry_of("countdown size=1 seed=0 index=0")
 
 
 def samples(*outcomes: str) -> list[Sample]:
