@@ -6,8 +6,9 @@ DROP's rules are those of its authors' script (allenai/allennlp-models, allennlp
 import math
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from importlib.util import find_spec
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -118,6 +119,15 @@ def _best_alignment(scores: list[list[float]]) -> float:
 
 
 # Overlap of texts -----------------------------------------------------------------------------------------
+
+PACKAGES = {"rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score", "bleu": "sacrebleu"}
+"""Metric -> the optional package that computes it, as it is imported."""
+
+
+def missing_packages(names: Iterable[str]) -> list[str]:
+    """Packages that the metrics of these names need and that are not installed."""
+    needed = dict.fromkeys(PACKAGES[name] for name in names if name in PACKAGES)
+    return [package for package in needed if find_spec(package) is None]
 
 
 def rouge(predicted: str, references: Sequence[str]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orca2.errors import ConfigError, DataError
 from orca2.evaluation.benchmark import Benchmark, Sample
+from orca2.evaluation.metrics import missing_packages
 from orca2.hashing import hash64
 from orca2.records import Rejected
 
@@ -41,12 +42,18 @@ def make_plan(
     """Read every benchmark. `limit`: at most so many samples of each, drawn by `seed`; None: all.
 
     Raises:
-        ConfigError: `data_dir` is no folder.
+        ConfigError: `data_dir` is no folder, or a package that computes a benchmark's score is not installed.
         DataError: benchmarks whose files are absent or unreadable, all of them listed, unless `allow_missing`; or
             nothing is left to ask.
     """
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"data_dir = {str(data_dir)!r} is no folder; give the one that holds the benchmarks' files")
+    unscored = {name: missing for name, one in benchmarks.items() if (missing := missing_packages(one.metrics))}
+    if unscored:
+        packages = ", ".join(dict.fromkeys(package for missing in unscored.values() for package in missing))
+        raise ConfigError(
+            f"{', '.join(unscored)}: the score needs {packages}, not installed here; install the extra `eval-text`"
+        )
     planned, absent = {}, {}
     for name, benchmark in benchmarks.items():
         try:

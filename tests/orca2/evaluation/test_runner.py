@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orca2.errors import CheckpointError, DataError
+from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.evaluation.benchmark import CUT_MARK, Sample
 from orca2.evaluation.context import fit_to_context
-from orca2.evaluation.plan import Plan, PlannedBenchmark, draw
+from orca2.evaluation.plan import Plan, PlannedBenchmark, draw, make_plan
 from orca2.evaluation.ranks import Rank, rank_of
 from orca2.evaluation.records import RecordWriter, SampleRecord, from_line, read_records, to_line
 from orca2.evaluation.runner import answer_missing, expand, merge, stored_records
@@ -179,6 +179,14 @@ def test_a_smaller_draw_is_part_of_a_larger_one() -> None:
 def test_ranks_of_launchers(environment: dict[str, str], rank: Rank) -> None:
     """A wrong rank asks everything twice, or leaves a share to nobody."""
     assert rank_of(environment) == rank
+
+
+def test_a_missing_scorer_is_found_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """ROUGE is imported when the first answer is scored, which may be after hours of other benchmarks."""
+    summaries = build(compose_config("evaluate", ["benchmark=qmsum"]).benchmark)
+    monkeypatch.setattr("orca2.evaluation.metrics.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"qmsum: the score needs rouge_score, sacrebleu, .* extra `eval-text`"):
+        make_plan({"qmsum": summaries}, tmp_path, None, 0, allow_missing=True)
 
 
 def test_records_are_plain_json(tmp_path: Path) -> None:
