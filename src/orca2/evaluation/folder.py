@@ -32,6 +32,25 @@ def open_folder(run: RunDirectory, config: Mapping[str, Any], overrides: Sequenc
     return run.open_or_resume(config, overrides)
 
 
+def open_for(plan: Plan, run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
+    """As `open_folder`; an evaluation that was done without a benchmark that is there now goes on with it."""
+    state = open_folder(run, config, overrides)
+    if state != "done" or is_whole(plan, run):
+        return state
+    run.results.unlink(missing_ok=True)
+    run.done.unlink()
+    return run.open_or_resume(config, overrides)
+
+
+def is_whole(plan: Plan, run: RunDirectory) -> bool:
+    """Whether the folder is done with every benchmark of the plan."""
+    try:
+        results = json.loads(run.results.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return run.is_done and all(f"data/{name}/asked" in results for name in plan.benchmarks)
+
+
 def write_rejected(plan: Plan, folder: Path) -> None:
     """Write `rejected.jsonl`: every row that is not asked, with its reason."""
     rejected = [asdict(row) for one in plan.benchmarks.values() for row in one.rejected]

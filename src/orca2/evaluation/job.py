@@ -11,7 +11,7 @@ stopped, with any batch size and number of processes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,26 @@ from rich.table import Table
 
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, Group, flatten
-from orca2.evaluation.folder import finish, open_folder, write_rejected
+from orca2.evaluation.folder import finish, is_whole, open_for, write_rejected
 from orca2.evaluation.messages import SystemMessages
 from orca2.evaluation.plan import Plan, make_plan
 from orca2.evaluation.progress import show_progress
-from orca2.evaluation.ranks import Rank, other_processes, rank_of, wait_until
+from orca2.evaluation.ranks import (
+    Rank,
+    answer_call,
+    check_starter,
+    everyone_answered,
+    open_call,
+    other_processes,
+    rank_of,
+    wait_until,
+)
 from orca2.evaluation.report.load import run_name
 from orca2.evaluation.report.write import HTML, MARKDOWN
 from orca2.evaluation.results import result_rows
 from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, stored_records
 from orca2.generation import BackendSpec, Format, StudentFiles
-from orca2.runs import RunDirectory, atomic_write_text, signature
+from orca2.runs import RunDirectory, signature, without_secrets
 
 PATIENCE_S = 1800.0
 """Seconds without any new record after which other processes count as lost; ours: loading 13B takes minutes."""
@@ -94,33 +103,57 @@ def run_evaluation(
     messages = job.messages.of(student.own_messages)
     run = RunDirectory(out_dir or job.folder(student), key="out_dir")
     config = {**config, "student_fingerprint": student.fingerprint}
-    rank = rank_of(environment)
+    rank, plan = rank_of(environment), job.plan()
     if rank.index > 0:
-        wait_until(lambda: _is_open(run, config), lambda: None, f"the first process to open {run.path}", PATIENCE_S)
-        _answer(job, student, messages, job.plan(), run, rank, Console(quiet=True))
+        _help(job, student, messages, plan, run, config, rank, environment)
         return None
-    plan = job.plan()
     with run.locked():
-        if open_folder(run, config, overrides) == "done":
+        if open_for(plan, run, config, overrides) == "done":
             console.print(f"{run.path} is done; its results:", highlight=False)
         else:
             _show_plan(plan, messages, job, console)
             write_rejected(plan, run.path)
-            with other_processes(command, rank, job.processes) as rank:
-                identity = _answer(job, student, messages, plan, run, rank, console)
-            wait_until(
-                lambda: all(_marker(run, Rank(index, rank.count)).exists() for index in range(rank.count)),
-                lambda: [path.stat().st_size for path in (run.path / SHARDS).glob("*.jsonl")],
-                "the other processes",
-                PATIENCE_S,
-            )
-            _finish(plan, messages, identity, run)
+            word = open_call(run.path / SHARDS)
+            with other_processes(command, rank, job.processes) as (rank, check):
+                identity = _answer(job, student, messages, plan, run, rank, check, console)
+                wait_until(
+                    lambda: everyone_answered(run.path / SHARDS, word, rank.count),
+                    lambda: _sizes(run),
+                    "the other processes",
+                    PATIENCE_S,
+                    check,
+                )
+                finish(plan, expand(plan, messages, identity), run.path, run_name(run.path))
         results: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
         flat = {key: value for key, value in results.items() if isinstance(value, (int, float))}
         console.print(result_table(flat))
         console.print(f"results   {run.results}\nreport    {run.path / MARKDOWN}", highlight=False)
         console.print(f"samples   {run.path / SAMPLES}\n          {run.path / HTML}", highlight=False)
         return flat
+
+
+def _help(
+    job: EvaluationJob,
+    student: StudentFiles,
+    messages: Mapping[str, str],
+    plan: Plan,
+    run: RunDirectory,
+    config: Mapping[str, Any],
+    rank: Rank,
+    environment: Mapping[str, str],
+) -> None:
+    """What a process does that is not the first: its share, and nothing where the evaluation is done."""
+
+    def check() -> None:
+        check_starter(environment)
+
+    first = f"the first process to open {run.path}"
+    wait_until(lambda: _is_open(run, config), lambda: None, first, PATIENCE_S, check)
+    if is_whole(plan, run):
+        return
+    _answer(job, student, messages, plan, run, rank, check, Console(quiet=True))
+    over = answer_call(run.path / SHARDS, rank.index, lambda: is_whole(plan, run))
+    wait_until(over, lambda: _sizes(run), "the first process to finish", PATIENCE_S, check)
 
 
 def _answer(
@@ -130,9 +163,10 @@ def _answer(
     plan: Plan,
     run: RunDirectory,
     rank: Rank,
+    check: Callable[[], None],
     console: Console,
 ) -> Mapping[str, str]:
-    """Ask this rank's share and mark it as answered; the identity of what answered."""
+    """Ask this rank's share; the identity of what answered. `check` is called after each sample."""
     with job.backend.open(student, job.format, rank.local) as backend:
         asked = expand(plan, messages, backend.identity)
         known, wrong = stored_records(run.path)
@@ -142,28 +176,30 @@ def _answer(
         done = sum(one.key in known for one in mine)
         if done:
             console.print(f"resuming: {done:,} of {len(mine):,} samples are answered", highlight=False)
-        with show_progress(console, len(mine), done) as on_done:
+        with show_progress(console, len(mine), done) as show:
+
+            def on_done() -> None:
+                check()
+                show()
+
             answer_missing(asked, known, backend, run.path, rank, on_done)
-    atomic_write_text(_marker(run, rank), "")
     return backend.identity
 
 
-def _marker(run: RunDirectory, rank: Rank) -> Path:
-    """Says that this share is answered. Shares depend on the plan alone, so it stays true after a restart."""
-    return run.path / SHARDS / f"{rank.index}-of-{rank.count}.answered"
+def _sizes(run: RunDirectory) -> list[int]:
+    """Bytes of the shards: they grow while any process answers."""
+    try:
+        return [path.stat().st_size for path in (run.path / SHARDS).glob("*.jsonl")]
+    except FileNotFoundError:  # the first process is merging them
+        return []
 
 
 def _is_open(run: RunDirectory, config: Mapping[str, Any]) -> bool:
+    wanted = signature(without_secrets(config))
     try:
-        return bool(json.loads(run.manifest.read_text(encoding="utf-8"))["config_signature"] == signature(config))
+        return bool(json.loads(run.manifest.read_text(encoding="utf-8"))["config_signature"] == wanted)
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _finish(plan: Plan, messages: Mapping[str, str], identity: Mapping[str, str], run: RunDirectory) -> None:
-    for marker in (run.path / SHARDS).glob("*.answered"):
-        marker.unlink()
-    finish(plan, expand(plan, messages, identity), run.path, run_name(run.path))
 
 
 def _show_plan(plan: Plan, messages: Mapping[str, str], job: EvaluationJob, console: Console) -> None:

@@ -10,6 +10,7 @@ all ranks. So a run can go on with another batch size and another number of proc
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,10 +115,8 @@ def merge(asked: list[Asked], folder: Path) -> list[SampleRecord]:
         )
     records = [found[one.key] for one in asked]
     atomic_write_text(folder / SAMPLES, "".join(f"{to_line(record)}\n" for record in records))
-    for shard in (folder / SHARDS).glob("*.jsonl"):
-        shard.unlink()
     if (folder / SHARDS).is_dir():
-        (folder / SHARDS).rmdir()
+        shutil.rmtree(folder / SHARDS)
     return records
 
 
