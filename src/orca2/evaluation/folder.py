@@ -11,10 +11,11 @@ from typing import Any
 
 from orca2.errors import CheckpointError
 from orca2.evaluation.plan import Plan
-from orca2.evaluation.report.load import load_run
+from orca2.evaluation.report.load import REJECTED, load_run
 from orca2.evaluation.report.write import add_judged, write_report
 from orca2.evaluation.results import flat_results
 from orca2.evaluation.runner import SAMPLES, Asked, merge
+from orca2.records import Rejected
 from orca2.runs import RunDirectory, State, atomic_write_json, atomic_write_text
 
 
@@ -52,11 +53,11 @@ def is_whole(plan: Plan, run: RunDirectory) -> bool:
 
 
 def write_rejected(plan: Plan, folder: Path) -> None:
-    """Write `rejected.jsonl`: every row that is not asked, with its reason."""
-    rejected = [asdict(row) for one in plan.benchmarks.values() for row in one.rejected]
-    atomic_write_text(
-        RunDirectory(folder).rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
-    )
+    """Write `rejected.jsonl`: every row that is not asked, with its reason, and every benchmark that is absent."""
+    rejected = [row for one in plan.benchmarks.values() for row in one.rejected]
+    rejected += [Rejected(source=name, row="", kind="absent", reason=reason) for name, reason in plan.absent.items()]
+    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rejected]
+    atomic_write_text(folder / REJECTED, "".join(lines))
 
 
 def finish(plan: Plan, asked: list[Asked], folder: Path, name: str) -> dict[str, float]:

@@ -12,6 +12,8 @@ from orca2.evaluation.records import SampleRecord
 from orca2.evaluation.runner import stored_records
 from orca2.evaluation.verdicts import Verdict, read_verdicts
 
+REJECTED = "rejected.jsonl"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -38,7 +40,9 @@ def load_run(name: str, folder: Path) -> Run:
             "(or of one that has begun)"
         )
     results = _results(folder)
-    problems = [*wrong] if results else [*wrong, "the evaluation is not finished: figures are of what is there"]
+    problems = [*wrong, *_absent(folder)]
+    if not results:
+        problems.append("the evaluation is not finished: figures are of what is there")
     rows: dict[str, dict[str, float]] = {}
     for key, value in results.items():
         first, _, rest = key.partition("/")
@@ -80,6 +84,16 @@ def run_name(folder: Path) -> str:
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         student = folder.resolve().name
     return Path(str(student)).name
+
+
+def _absent(folder: Path) -> list[str]:
+    """What to say of benchmarks that were left out because their files are not there."""
+    path = folder / REJECTED
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return [f"{row['source']} was not asked: {row['reason']}" for row in rows if row["kind"] == "absent"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}; give the evaluate.py command again") from error
 
 
 def _results(folder: Path) -> dict[str, float]:
