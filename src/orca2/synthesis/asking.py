@@ -92,6 +92,11 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     troubles: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def ended(self) -> int:
+        """Requests that went to the teacher and have their outcome."""
+        return self.answered + sum(self.failures.values())
+
 
 class Asking:
     """An opened teacher with its cache, budget and gate. Made by `asking`; used in one event loop."""
@@ -101,12 +106,18 @@ class Asking:
         self._cache, self._purse = cache, purse
         self._gate = Gate(teacher.limits)
         self._under_way: dict[str, asyncio.Future[Reply | Failure]] = {}
+        self._before = purse.spending
         self.tally = Tally()
 
     @property
     def spending(self) -> Spending:
         """What the run has taken, earlier processes included."""
         return self._purse.spending
+
+    @property
+    def taken(self) -> Spending:
+        """What this process has taken of it."""
+        return self._purse.spending - self._before
 
     @property
     def concurrency(self) -> int:

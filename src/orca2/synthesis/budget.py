@@ -12,11 +12,9 @@ other on the same run.
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from orca2.errors import ConfigError, Orca2Error
 from orca2.synthesis.cache import Cache, CallState
@@ -111,10 +109,16 @@ class Spending:
     unsure_requests: int = 0
     """Of `requests`: those that were perhaps billed; their worst case is in `tokens` and `usd`."""
 
-    def for_requests(self, requests: int) -> "Spending":
-        """What this many more requests would take at the mean so far: the cost of the rest."""
-        share = requests / self.requests if self.requests else 0.0
+    def for_requests(self, requests: int, ended: int) -> "Spending":
+        """What this many requests would take where `ended` ones, with all their calls, have taken this."""
+        share = requests / ended if ended else 0.0
         return Spending(requests=requests, tokens=round(self.tokens * share), usd=self.usd * share)
+
+    def __add__(self, other: "Spending") -> "Spending":
+        return Spending(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __sub__(self, other: "Spending") -> "Spending":
+        return Spending(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
 
     def __str__(self) -> str:
         unsure = f" ({self.unsure_requests:,} of them counted at their worst)" if self.unsure_requests else ""
@@ -199,7 +203,7 @@ class Purse:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
-        self._reserved = _plus(self._reserved, cost)
+        self._reserved = self._reserved + cost
         usd = None if self._price is None else cost.usd
         return Reservation(self._cache.open_call(self._run, request.key, worst, usd), worst)
 
@@ -211,7 +215,7 @@ class Purse:
         if usage is None:
             cost = replace(cost, unsure_requests=1)
         self._cache.settle_call(reservation.number, state, took, None if self._price is None else cost.usd)
-        self._spent = _plus(self._spent, cost)
+        self._spent = self._spent + cost
         reserved = self._cost(reservation.worst)
         self._reserved = Spending(
             requests=self._reserved.requests - 1,
@@ -231,7 +235,7 @@ class Purse:
         return Spending(requests=1, tokens=usage.prompt_tokens + usage.completion_tokens, usd=usd)
 
     def _cap_passed(self, cost: Spending) -> str | None:
-        total = _plus(_plus(self._spent, self._reserved), cost)
+        total = self._spent + self._reserved + cost
         for cap, value in (
             ("max_usd", total.usd),
             ("max_tokens", total.tokens),
@@ -249,15 +253,6 @@ class Purse:
         )
 
 
-def _plus(one: Spending, other: Spending) -> Spending:
-    return Spending(
-        requests=one.requests + other.requests,
-        tokens=one.tokens + other.tokens,
-        usd=one.usd + other.usd,
-        unsure_requests=one.unsure_requests + other.unsure_requests,
-    )
-
-
 def spending_of(cache: Cache, runs: Iterable[str]) -> Spending:
     """What these runs have taken; calls that a dead process never settled count at their worst."""
     total = Spending()
@@ -265,30 +260,5 @@ def spending_of(cache: Cache, runs: Iterable[str]) -> Spending:
         for state, (requests, prompt, completion, usd) in cache.calls(run).items():
             unsure = 0 if state == "known" else requests
             part = Spending(requests=requests, tokens=prompt + completion, usd=usd, unsure_requests=unsure)
-            total = _plus(total, part)
+            total = total + part
     return total
-
-
-def ended_runs(cache: Cache, data_set: str, world: int) -> list[str]:
-    """The runs of a data set that cannot be at work while `world` processes share it: of another number, and probes."""
-    return [run for run in cache.runs(f"{data_set}/") if not run.endswith(f"-of-{world}")]
-
-
-def share_of(budget: Budget, cache: Cache, data_set: str, world: int) -> Budget:
-    """What each of `world` processes may spend when they work on one data set at the same time.
-
-    Their runs are named `<data_set>/<rank>-of-<world>`. What the data set took under another number of processes
-    is taken off first, then the rest is divided: no process has to know what the others spend. Raises BudgetStop
-    where nothing is left.
-    """
-    spent = spending_of(cache, ended_runs(cache, data_set, world))
-    left: dict[str, Any] = {}
-    for cap, taken in (("max_usd", spent.usd), ("max_tokens", spent.tokens), ("max_requests", spent.requests)):
-        limit = getattr(budget, cap)
-        if limit is None:
-            continue
-        share = (limit - taken) / world
-        left[cap] = share if cap == "max_usd" else math.floor(share)
-        if left[cap] <= 0:
-            raise BudgetStop(f"{cap}={limit} is used up: this data set has taken {spent}; raise it to go on", spent)
-    return Budget(**left)

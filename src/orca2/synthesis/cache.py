@@ -1,6 +1,6 @@
 """Everything that was paid for, in one sqlite file: an answer is stored before it is used.
 
-    answers   key ─▶ request, reply              key = sha256(request), so two caches merge as a union
+    answers   key ─▶ request, reply              key = sha256(request)
     failures  key ─▶ request, failure            requests that the server would not answer
     calls     run, key, state, tokens, usd       one row per call, written *before* it is sent
     batches   token ─▶ provider's batch id       one row per batch job, written before it is created; a token is
@@ -149,7 +149,9 @@ class Cache:
     def mean_answer_tokens(self) -> int | None:
         """Mean length of the answers that were billed; None where there is none."""
         with self._translated():
-            mean = self._db.execute("SELECT AVG(completion_tokens) FROM calls WHERE state = 'known'").fetchone()[0]
+            mean = self._db.execute(
+                "SELECT AVG(completion_tokens) FROM calls WHERE state = 'known' AND completion_tokens > 0"
+            ).fetchone()[0]
         return None if mean is None else round(mean)
 
     @contextmanager
@@ -212,38 +214,6 @@ class Cache:
         """Key -> canonical JSON of the requests in a batch job."""
         with self._translated():
             return dict(self._db.execute("SELECT key, request FROM waiting WHERE token = ?", (token,)))
-
-    def check(self) -> int:
-        """Read the whole file; returns the number of answers. Raises DataError for the first damage found."""
-        with self._translated():
-            found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if found != "ok":
-                raise DataError(self._damaged(found))
-            count = 0
-            for key, request, reply in self._db.execute("SELECT key, request, reply FROM answers"):
-                self._decoded(key, request, reply, Reply)
-                count += 1
-        return count
-
-    def merge(self, other: Path | str) -> int:
-        """Add another cache's answers, failures and calls, such as another rank's. Returns the new answers.
-
-        Merging a file twice counts its calls twice, so do it once, when the other process has ended.
-        """
-        with Cache(other):
-            pass  # raises where it is no sound cache
-        with self._translated():
-            self._db.execute("ATTACH DATABASE ? AS other", (str(other),))
-            try:
-                with self.writing():
-                    added = self._db.execute("INSERT OR IGNORE INTO answers SELECT * FROM other.answers").rowcount
-                    self._db.execute("INSERT OR IGNORE INTO failures SELECT * FROM other.failures")
-                    self._db.execute("DELETE FROM failures WHERE key IN (SELECT key FROM answers)")
-                    columns = "run, key, state, prompt_tokens, completion_tokens, usd, started"
-                    self._db.execute(f"INSERT INTO calls ({columns}) SELECT {columns} FROM other.calls")
-            finally:
-                self._db.execute("DETACH DATABASE other")
-        return added
 
     def __len__(self) -> int:
         with self._translated():

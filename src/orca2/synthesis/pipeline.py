@@ -24,11 +24,13 @@ from orca2.hashing import hash64
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
 from orca2.strategies import StrategyChoice
+from orca2.synthesis.accounts import FOLDER, PROBES, Accounts
 from orca2.synthesis.asking import Asking, asking
-from orca2.synthesis.budget import BudgetStop, ended_runs, share_of, spending_of
+from orca2.synthesis.budget import BudgetStop, Spending
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.cleaning.cleaning import OpenCleaning, merged
 from orca2.synthesis.estimate import Estimate, estimate
+from orca2.synthesis.evidence import outcome_path
 from orca2.synthesis.items import TaskItem
 from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
@@ -59,33 +61,29 @@ def synthesize(
             if job.push_to_hub is not None:
                 push_and_tell(run.path, job.push_to_hub, job.hub_private, console)
             return
-    rank = RunDirectory(run.path / WORK / f"{job.rank}-of-{job.world}", key=run.key)
+    rank = RunDirectory(run.path / WORK / _account(job, job.rank), key=run.key)
     data_set = signature(config, OPERATIONAL)
     with rank.locked():
         _drop_other_worlds(run, job.world)
         with Cache(job.cache) as cache:
+            accounts = Accounts(cache, data_set, run.path / FOLDER)
             if isinstance(job.strategy, MeasuredStrategy):
-                job = replace(job, strategy=measure(job, job.strategy, run, cache, data_set, console))
+                job = replace(job, strategy=measure(job, job.strategy, run, accounts, console))
             if not (rank.path / SUMMARY).exists():
-                answer_share(job, rank.path, cache, data_set, console)
+                answer_share(job, rank.path, accounts, console)
             with run.locked(wait=True):
-                finish(job, run, config, cache, data_set, console)
+                finish(job, run, config, accounts, console)
 
 
 def measure(
-    job: SynthesisJob,
-    strategy: MeasuredStrategy,
-    run: RunDirectory,
-    cache: Cache,
-    data_set: str,
-    console: Console,
+    job: SynthesisJob, strategy: MeasuredStrategy, run: RunDirectory, accounts: Accounts, console: Console
 ) -> StrategyChoice:
     """The strategy of each task as probes find it; one rank measures while the others wait for its outcome."""
     measurement = Measurement(
         strategy=strategy,
         instructions=job.instructions,
         teacher=job.teacher,
-        cache=cache,
+        cache=accounts.cache,
         budget=job.budget,
         retry=job.retry,
         timeout=job.verification.timeout,
@@ -98,40 +96,43 @@ def measure(
                 yield row
 
     name = f"measured_{job.tasks.name}"
-    with run.locked(wait=True), _interruptible():
-        return measured_mixture(measurement, items(), name, run.path, f"{data_set}/probes", console)
+    with run.locked(wait=True), _interruptible(), accounts.noting(PROBES):
+        if not outcome_path(run.path, name).is_file():
+            measurement = replace(measurement, budget=accounts.left(job.budget, PROBES, [PROBES]))
+        return measured_mixture(measurement, items(), name, run.path, accounts.run(PROBES), console)
 
 
-def answer_share(job: SynthesisJob, folder: Path, cache: Cache, data_set: str, console: Console) -> None:
+def answer_share(job: SynthesisJob, folder: Path, accounts: Accounts, console: Console) -> None:
     """Ask this rank's items and leave their rows in `folder`; the summary says that all are there."""
-    guess = pre_flight(job, cache, console) if job.teacher.cached else None
-    total = guess.read if guess is not None else _size(job)
-    try:
-        with _interruptible():
-            summary = asyncio.run(_answer_share(job, folder, cache, data_set, total, console))
-    except BudgetStop as stop:
-        raise BudgetStop(f"{stop}{_cost_of_rest(guess, cache, data_set)}", stop.spending) from stop
+    guess = pre_flight(job, accounts.cache, console) if job.teacher.cached else None
+    with _interruptible(), accounts.noting(_account(job, job.rank)):
+        summary = asyncio.run(_answer_share(job, folder, accounts, guess, console))
     atomic_write_json(folder / SUMMARY, summary)
 
 
 async def _answer_share(
-    job: SynthesisJob, folder: Path, cache: Cache, data_set: str, total: int | None, console: Console
+    job: SynthesisJob, folder: Path, accounts: Accounts, guess: Estimate | None, console: Console
 ) -> dict[str, Any]:
     counts = Counter[str]()
     cleaning = job.cleaning.open()
-    budget = share_of(job.budget, cache, data_set, job.world)
-    name = f"{data_set}/{job.rank}-of-{job.world}"
-    ended = ended_runs(cache, data_set, job.world)
-    if jobs := cache.batches((name, *ended)):
+    account = _account(job, job.rank)
+    budget = accounts.left(job.budget, account, [_account(job, rank) for rank in range(job.world)])
+    name, ended = accounts.run(account), [accounts.run(one) for one in accounts.ended(job.world)]
+    if jobs := accounts.cache.batches((name, *ended)):
         console.print(f"waiting for {len(jobs)} batch jobs of earlier processes", highlight=False)
+    total = guess.read if guess is not None else _size(job)
     with Spill(folder) as spill, Verifier(job.verification.timeout) as verifier:
         plan = Answering(job.teacher, job.verification, verifier, (cleaning.check_answer,))
-        async with asking(job.teacher, cache, budget, name, job.retry, ended) as ask:
-            with ProgressLine(console, ask, total, counts) as line:
-                async for asked, answered in ask.map(asked_items(job, spill, counts, cleaning), plan, ordered=False):
-                    assert isinstance(answered, Answered)
-                    keep(spill, asked, answered, counts)
-                    line.add(answered)
+        async with asking(job.teacher, accounts.cache, budget, name, job.retry, ended) as ask:
+            items = asked_items(job, spill, counts, cleaning)
+            try:
+                with ProgressLine(console, ask, total, counts) as line:
+                    async for asked, answered in ask.map(items, plan, ordered=False):
+                        assert isinstance(answered, Answered)
+                        keep(spill, asked, answered, counts)
+                        line.add(answered)
+            except BudgetStop as stop:
+                raise BudgetStop(f"{stop}{_cost_of_rest(guess, ask)}", stop.spending) from stop
             return {"counts": dict(counts), "cleaning": cleaning.report(), **_tally(ask)}
 
 
@@ -139,12 +140,11 @@ def finish(
     job: SynthesisJob,
     run: RunDirectory,
     config: Mapping[str, Any],
-    cache: Cache,
-    data_set: str,
+    accounts: Accounts,
     console: Console,
 ) -> None:
     """Write the data set from the rows of all ranks; only says so where some are missing. Call under the lock."""
-    ranks = [run.path / WORK / f"{rank}-of-{job.world}" for rank in range(job.world)]
+    ranks = [run.path / WORK / _account(job, rank) for rank in range(job.world)]
     missing = [rank.name for rank in ranks if not (rank / SUMMARY).exists()]
     if missing or run.is_done:
         console.print(
@@ -153,7 +153,7 @@ def finish(
         return
     summaries = [json.loads((rank / SUMMARY).read_text(encoding="utf-8")) for rank in ranks]
     record = write_data_set(job, ranks, run.path / WORK / "few_shot", run.path)
-    spending = spending_of(cache, cache.runs(f"{data_set}/"))
+    spending = sum(accounts.taken().values(), Spending())
     record |= {
         "items_read": sum(summary["counts"]["read"] for summary in summaries),
         "spending": asdict(spending) | {"price_known": job.teacher.price is not None},
@@ -248,12 +248,16 @@ def _tally(ask: Asking) -> dict[str, Any]:
     }
 
 
-def _cost_of_rest(guess: Estimate | None, cache: Cache, data_set: str) -> str:
-    if guess is None:
-        return ""
-    spent = spending_of(cache, cache.runs(f"{data_set}/"))
-    left = max(0, guess.requests + guess.cached - len(cache))
-    return f". The rest is about {spent.for_requests(left)} at the mean so far"
+def _account(job: SynthesisJob, rank: int) -> str:
+    return f"{rank}-of-{job.world}"
+
+
+def _cost_of_rest(guess: Estimate | None, ask: Asking) -> str:
+    ended = ask.tally.ended
+    if guess is None or not ended:
+        return ""  # before the first outcome the estimate says it all
+    rest = ask.taken.for_requests(max(0, guess.requests - ended), ended)
+    return f". The rest is about {rest} at the mean so far"
 
 
 def _drop_other_worlds(run: RunDirectory, world: int) -> None:

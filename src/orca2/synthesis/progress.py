@@ -85,7 +85,7 @@ class ProgressLine:
             return f"{_clock(seconds)} passed"
         # Replayed answers come at once: a rate that counted them would promise too much.
         fresh = self.done - min(self._asking.tally.replayed, self.done - 1)
-        rest = self._asking.spending.for_requests(self._total - self.done)
+        rest = self._asking.taken.for_requests(self._total - self.done, fresh)
         cost = f"{rest.usd:.4f} USD, " if rest.usd else ""
         return f"left {cost}{_clock(seconds * (self._total - self.done) / fresh)}"
 

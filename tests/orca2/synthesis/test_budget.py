@@ -66,10 +66,10 @@ def test_spending_is_remembered_by_run(tmp_path: Path) -> None:
 
 
 def test_cost_of_the_rest() -> None:
-    """Fails if the estimate that a stopped run prints is not the mean so far."""
-    spent = Spending(requests=4, tokens=100, usd=2.0)
-    assert spent.for_requests(10) == Spending(requests=10, tokens=250, usd=5.0)
-    assert Spending().for_requests(10) == Spending(requests=10)
+    """Fails if calls that were refused for nothing make the rest look cheap."""
+    spent = Spending(requests=8, tokens=100, usd=2.0)
+    assert spent.for_requests(10, 4) == Spending(requests=10, tokens=250, usd=5.0)
+    assert Spending().for_requests(10, 0) == Spending(requests=10)
 
 
 @pytest.mark.parametrize("cap", [{"max_usd": 0}, {"max_tokens": -1}, {"max_requests": 0}, {"max_usd": float("nan")}])

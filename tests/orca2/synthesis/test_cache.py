@@ -59,7 +59,7 @@ def test_first_reply_stays_and_failures_give_way(tmp_path: Path) -> None:
         assert cache.get(ASKED) == lasting
         cache.put(ASKED, TWO)
         cache.put(ASKED, replace(TWO, text="3"))
-        assert cache.get(ASKED) == TWO and len(cache) == cache.check() == 1
+        assert cache.get(ASKED) == TWO and len(cache) == 1
         assert cache.get(replace(ASKED, sample=1)) is None
 
 
@@ -83,21 +83,18 @@ def test_several_processes_write_one_file(tmp_path: Path) -> None:
         rank.join(60)
     assert [rank.exitcode for rank in ranks] == [0, 0, 0]
     with Cache(tmp_path / "c.sqlite") as cache:
-        assert cache.check() == 120
+        assert len(cache) == 120
         assert cache.calls("run") == {"known": (180, 180 * 7, 180, 45.0)}
 
 
-def test_merge_is_a_union(tmp_path: Path) -> None:
-    """Fails if merging ranks loses answers, doubles those that both have, or forgets what they cost."""
-    _write(tmp_path / "a.sqlite", 0)
-    _write(tmp_path / "b.sqlite", 30)
-    with Cache(tmp_path / "b.sqlite") as other:
-        other.put(replace(ASKED, user="0"), Failure(kind="too_long", reason="elsewhere"))
-    with Cache(tmp_path / "a.sqlite") as cache:
-        assert cache.merge(tmp_path / "b.sqlite") == 30
-        assert cache.check() == 90
-        assert isinstance(cache.get(replace(ASKED, user="0")), Reply)
-        assert cache.calls("run")["known"][0] == 120
+def test_mean_answer_is_of_answers(tmp_path: Path) -> None:
+    """Fails if calls that were refused make answers look short, and the estimate cheap."""
+    with Cache(tmp_path / "c.sqlite") as cache:
+        assert cache.mean_answer_tokens() is None
+        for tokens in (0, 200, 0, 0, 300):
+            usage = Usage(prompt_tokens=7, completion_tokens=tokens)
+            cache.settle_call(cache.open_call("run", "key", usage, None), "known", usage, None)
+        assert cache.mean_answer_tokens() == 250
 
 
 @pytest.mark.parametrize(
@@ -121,11 +118,8 @@ def test_damaged_rows_and_pages_are_found(tmp_path: Path) -> None:
         raw.execute("UPDATE answers SET request = replace(request, '1', '2') WHERE key = ?", (ASKED.key,))
         key = replace(ASKED, user="5").key
         raw.execute("UPDATE answers SET request = request || ' ' WHERE key = ?", (key,))
-    with Cache(path) as cache:
-        with pytest.raises(DataError, match="does not hash to its key"):
-            cache.get(replace(ASKED, user="5"))
-        with pytest.raises(DataError, match="damaged"):
-            cache.check()
+    with Cache(path) as cache, pytest.raises(DataError, match="does not hash to its key"):
+        cache.get(replace(ASKED, user="5"))
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

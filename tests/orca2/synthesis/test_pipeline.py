@@ -205,6 +205,38 @@ def test_the_estimate_comes_before_the_first_call(tmp_path: Path, data_sets: Any
     assert record["spending"]["usd"] == pytest.approx(usd)
 
 
+def test_the_rest_is_counted_by_this_run_alone(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """Answers of another data set in the same cache, or calls refused for nothing, make the rest look small."""
+    with loopback.serving(loopback.Faults(rate_limit=0.5, retry_after="0.01")) as server:
+        served = (*SERVED, f"teacher.base_url={server.url}", f"cache={tmp_path / 'c.sqlite'}", "seed=1")
+        priced = (*served, "+teacher.prices.m={prompt:1000.0,completion:2000.0}")
+        data_sets.make(tmp_path / "a", *priced, "size=60")
+        before = server.counters()
+        with pytest.raises(BudgetStop) as stop:
+            data_sets.make(tmp_path / "b", *priced, "tasks.seed=99", "size=80", "max_requests=50")
+        after = server.counters()
+    answered = after["answered"] - before["answered"]
+    prompt, completion = (after[kind] - before[kind] for kind in ("prompt_tokens", "completion_tokens"))
+    assert 10 < answered < 40
+    usd = (1000 * prompt + 2000 * completion) / 1e6 / answered * (80 - answered)
+    assert f"The rest is about {80 - answered} requests" in str(stop.value)
+    assert f"{usd:.4f} USD at the mean so far" in str(stop.value)
+
+
+def test_ranks_with_caches_of_their_own_keep_one_account(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """The manifest and the card must not tell the cost of the last rank as that of the data set."""
+    with loopback.serving() as server:
+        for rank in range(2):
+            data_sets.make(
+                tmp_path / "a", *SERVED, f"teacher.base_url={server.url}", "size=40", f"rank={rank}", "world=2",
+                f"cache={tmp_path / str(rank)}.sqlite",
+            )  # fmt: skip
+        counters = server.counters()
+    spending = data_sets.record(tmp_path / "a")["spending"]
+    assert spending["requests"] == counters["requests"] == counters["answered"] > 30
+    assert spending["tokens"] == counters["prompt_tokens"] + counters["completion_tokens"]
+
+
 def test_a_cap_in_usd_needs_a_price(tmp_path: Path, data_sets: Any) -> None:
     """A budget that nobody can count is no budget; it must be said before anything is sent."""
     with pytest.raises(ConfigError, match="the price of 'm' is not known"):
