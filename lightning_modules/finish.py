@@ -12,7 +12,7 @@ from orca2.display import loss_curve, score_table
 from orca2.erasing import Erasing
 from orca2.evaluation.held_out import Answered, HeldOutSpec, Score, answer_questions, flat_metrics, summarise
 from orca2.generation.hf import HFGenerator
-from orca2.modelling.export import export_student, verify_export, verify_weights
+from orca2.modelling.export import export_student, verify_export
 from orca2.modelling.sharding import full_weights, gathered, is_sharded
 from orca2.modelling.student import StudentForLoss
 from orca2.ranks import everyone, from_first, here, is_first
@@ -36,16 +36,12 @@ def export(
     prompt = {"renderer": renderer.identity, "erasing": erasing.name, "system": erasing.inference}
     weights = full_weights(student.model, keep=is_first()) if is_sharded(student) else None
 
-    def write() -> str:
+    def write() -> None:
         export_student(student.model, tokenizer, run.student, prompt, weights)
-        if weights is not None:
-            verify_weights(run.student, weights)
-            return "every tensor equal"
-        probe = renderer.prompt(erasing.inference, "What is 12 + 34?")
-        return f"largest difference of a logit {verify_export(run.student, student.model, probe):.1e}"
+        verify_export(run.student, student.model, weights)
 
-    found = from_first(write)
-    console.print(f"exported to {run.student}: reloaded, {found}", highlight=False)
+    from_first(write)
+    console.print(f"exported to {run.student}: reloaded, every weight equal", highlight=False)
 
 
 def ask_held_out(

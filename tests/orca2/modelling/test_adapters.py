@@ -94,7 +94,7 @@ def test_export_is_a_plain_model_of_the_same_function(tmp_path: Path) -> None:
         wanted = model.eval()(IDS).logits
     merge_adapters(model)
     export_student(model, tokenizer, tmp_path / "student", {})
-    assert verify_export(tmp_path / "student", model, IDS[0].tolist()) == 0.0
+    verify_export(tmp_path / "student", model)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     assert type(loaded) is type(model)
     assert not any("lora" in name for name in loaded.state_dict())
