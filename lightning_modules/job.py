@@ -203,7 +203,7 @@ def load_student(
 ) -> StudentForLoss:
     """The student on its device, sharded where the trainer says so, after the self-test.
 
-    Raises ModelError when packed documents see each other.
+    Raises ModelError where documents that are kept apart see each other, or the loss is not the model's own.
     """
     # To be sharded it is built without memory, and each rank fills its own rows.
     deferred = defer_model(job.model, tokenizer, job.seed) if job.trainer.parallelism == "fsdp" else None
@@ -219,10 +219,11 @@ def load_student(
     else:
         shard(student, build_mesh(job.trainer.device.type, job.trainer.shards), job.trainer.compute_dtype)
         deferred.materialise(student, job.trainer.device)
-    if job.packing.isolate:
-        with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled=job.trainer.autocasts):
-            head = check_student(student)
-        console.print(f"self-test passed: packed examples are isolated, loss head is {head}", highlight=False)
+    # Also where packed examples shall see each other: it finds out which head gives the model's own loss.
+    with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled=job.trainer.autocasts):
+        head = check_student(student)
+    kept = "isolated" if job.packing.isolate else "joined, as asked"
+    console.print(f"self-test passed: packed examples are {kept}, loss head is {head}", highlight=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     console.print(f"student: {parameters:,} parameters, {trained:,} trained", highlight=False)
