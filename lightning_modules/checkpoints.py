@@ -125,7 +125,7 @@ class Checkpoints(L.Callback):
     def _save(self, trainer: L.Trainer, module: StudentModule) -> None:
         self._settle()
         step = trainer.global_step
-        if step == self._saved_step:  # nothing was trained since
+        if step == (self._saved_step or 0):  # nothing was trained since
             return
         tensors = training_tensors(module.student, trainer.optimizers[0])
         self.saver.save(step, tensors, *progress_of(trainer, module))

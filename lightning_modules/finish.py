@@ -8,8 +8,10 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
+from orca2.data.report import merge_lists
 from orca2.display import loss_curve, score_table
 from orca2.erasing import Erasing
+from orca2.errors import DataError
 from orca2.evaluation.held_out import Answered, HeldOutSpec, Score, answer_questions, flat_metrics, summarise
 from orca2.generation.hf import HFGenerator
 from orca2.modelling.export import export_student, verify_export
@@ -19,6 +21,20 @@ from orca2.ranks import everyone, from_first, here, is_first
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory, atomic_write_json, atomic_write_text
+
+
+def require_kept(counts: Mapping[str, Any], source: str, run: RunDirectory) -> None:
+    """Raise DataError where no row was trained on: the student would be the model that it started from.
+
+    `counts`: the data report, all ranks. Every rank calls it.
+    """
+    if counts["kept"]:
+        return
+    from_first(lambda: merge_lists(run.rejected))
+    raise DataError(
+        "source {}: none of {rows:,} rows could be used, so nothing was trained: {broken:,} broken, {too_long:,} too "
+        "long, {left_out:,} left out; the rows and why: {}".format(source, run.rejected, **counts)
+    )
 
 
 def export(

@@ -27,7 +27,7 @@ from lightning_modules.accounts import Accounts
 from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
 from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
-from lightning_modules.finish import ask_held_out, export, show_results, write_results
+from lightning_modules.finish import ask_held_out, export, require_kept, show_results, write_results
 from lightning_modules.loggers import RunCsvLogger, WandbSpec, finish_wandb
 from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
@@ -164,6 +164,8 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
     try:
         fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
+        counts = summed(everyone(data.report.summary()))
+        require_kept(counts, job.source.name, run)
         if not is_sharded(student):
             student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
         if job.lora.enabled:
@@ -174,7 +176,6 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         figures = ask_benchmark(
             planned, student, renderer, messages, job.model.max_len, run.path, job.name, signature(config), console
         )
-        counts = summed(everyone(data.report.summary()))
 
         def finish() -> dict[str, Any]:
             merge_lists(run.rejected)

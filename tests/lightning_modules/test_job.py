@@ -1,10 +1,15 @@
 """A training job as `train.py` builds it: the student that it loads, and what ends it before the export."""
 
+import json
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
-from lightning_modules.job import TrainingJob, load_student
+from lightning_modules.job import TrainingJob, load_student, open_and_run
+from orca2.errors import DataError
 from orca2.modelling.build import build_tokenizer
+from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config
 
 NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
@@ -22,3 +27,18 @@ def test_altered_logits_use_the_own_head_however_rows_are_packed(packing: str) -
     job = job_of(f"packing={packing}", *scaled)
     student = load_student(job, build_tokenizer(job.model, job.format), "sdpa", QUIET)
     assert student.head == "own"
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_without_a_usable_row_ends_before_its_export(epochs: int, tmp_path: Path) -> None:
+    """Fails if an untrained student is exported, or a checkpoint keeps the run from starting on mended data."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"user": f"What is {n}?", "answer": "word " * 500}) + "\n" for n in range(9)))
+    job = job_of(
+        "source=jsonl", f"source.path={rows}", f"source.cache_dir={tmp_path}", "packing.length=256", f"epochs={epochs}"
+    )
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(DataError, match=rf"none of {9 * epochs} rows .* {9 * epochs} too long.*rejected\.jsonl"):
+        open_and_run(job, run, {"seed": 1}, [])
+    assert len(run.rejected.read_text().splitlines()) == 9
+    assert not run.student.exists() and not list(run.checkpoints.glob("step-*"))
