@@ -27,6 +27,7 @@ import torch
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
 from lightning_modules.loggers import RunCsvLogger
+from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
 from orca2.checkpointing.folder import remove_unfinished
 from orca2.checkpointing.saving import Saver
@@ -70,13 +71,14 @@ class Checkpoints(L.Callback):
         if trainer.is_global_zero:
             for reason in refused:
                 self.tell(f"checkpoint refused: {reason}")
+        if trainer.is_global_zero:  # also without a checkpoint: the run may have died before its first
+            for writer in (*trainer.loggers, *trainer.callbacks):
+                if isinstance(writer, RunCsvLogger | SampleAnswers):
+                    writer.keep_until(0 if progress is None else progress["step"])
         if progress is None:
             return
         restore(trainer, module, progress)
         self._saved_step = progress["step"]
-        for logger in trainer.loggers:
-            if isinstance(logger, RunCsvLogger):
-                logger.keep_until(progress["step"])
         if trainer.is_global_zero:
             saved, ranks = len(progress["ranks"]), trainer.world_size
             change = "" if saved == ranks else f" (saved by {saved} ranks, now {ranks})"

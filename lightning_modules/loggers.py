@@ -57,6 +57,8 @@ class RunCsvLogger(Logger):
 
     def keep_until(self, step: int) -> None:
         """Drop the rows of steps after `step`: they will be made again."""
+        if not self.path.exists():
+            return
         self._rewrite([row for row in self._rows() if int(row["step"]) <= step], self.columns)
 
     def _rows(self) -> list[dict[str, str]]:

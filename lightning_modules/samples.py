@@ -16,6 +16,7 @@ from orca2.generation.hf import HFGenerator
 from orca2.modelling.sharding import is_sharded, root_gathered
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
+from orca2.runs import atomic_write_text
 
 
 class LockstepGenerator(HFGenerator):
@@ -60,6 +61,14 @@ class SampleAnswers(L.Callback):
                 answers = answer_questions(generator, self.renderer, self.questions, self.system, self.max_new_tokens)
             if trainer.is_global_zero:
                 self._write(trainer, answers)
+
+    def keep_until(self, step: int) -> None:
+        """Drop the answers of steps after `step`, which will be asked again, and a line that a crash cut off."""
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+        atomic_write_text(self.path, "".join(kept))
 
     def _write(self, trainer: L.Trainer, answers: Sequence[Answered]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

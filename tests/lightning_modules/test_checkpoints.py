@@ -1,5 +1,7 @@
 """Checkpoints: kept, complete, and taken when the run is asked to stop."""
 
+import csv
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -8,9 +10,12 @@ from typing import Any
 import lightning as L
 import pytest
 
+from lightning_modules.samples import SampleAnswers
 from orca2.checkpointing import shards
 from orca2.checkpointing.folder import checkpoints_in
 from orca2.errors import CheckpointError
+from orca2.records import Question
+from tests.small_fit import Fit
 
 
 class SignalAt(L.Callback):
@@ -22,6 +27,41 @@ class SignalAt(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
+
+
+class KillAt(L.Callback):
+    """Ends the fit as a crash would, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise KeyError("killed")
+
+
+@pytest.mark.parametrize("every", [3, 1000])
+def test_no_step_is_logged_twice(make_fit: Callable[..., Any], every: int) -> None:
+    """A run killed between checkpoints, or before its first, makes steps again: curve and samples have them once."""
+    fit = make_fit(rows=60)
+    folder = fit.folder
+    with pytest.raises(KeyError):
+        fit.run(samples_of(fit), KillAt(5), every=every)
+    with (folder / "samples.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 4, "ta')
+    again = Fit(folder, rows=60)
+    again.run(samples_of(again), every=every)
+    with (folder / "metrics.csv").open(newline="") as file:
+        logged = [int(row["step"]) for row in csv.DictReader(file)]
+    sampled = [json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()]
+    steps = list(range(1, again.module.trainer.global_step + 1))
+    assert len(steps) > 5 and logged == steps and sampled == steps
+
+
+def samples_of(fit: Any) -> SampleAnswers:
+    """One question after every step."""
+    question = Question(id="q", task="t", user="1 + 1?", gold="2", kind="number")
+    return SampleAnswers([question], fit.renderer, "", 256, 1, 2, fit.folder / "samples.jsonl")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
