@@ -210,6 +210,8 @@ def differing(
 ) -> dict[str, tuple[Any, Any]]:
     """Non-operational keys with other values, as dotted paths; a key that is not there shows as None."""
     old, new = _flat(then, operational), _flat(now, operational)
+    if old.get("trainer.precision") == "auto":  # a run from before it was stored as what it stands for
+        old["trainer.precision"] = new.get("trainer.precision")
     keys = sorted(key for key in old.keys() | new.keys() if (key in old, old.get(key)) != (key in new, new.get(key)))
     return {key: (old.get(key), new.get(key)) for key in keys}
 

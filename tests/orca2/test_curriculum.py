@@ -104,6 +104,17 @@ def test_the_data_set_that_only_the_user_has_is_asked_for() -> None:
     assert str(caught.value).endswith(f"\n  - {path}: has no value; give one with {path}=…")
 
 
+def test_what_is_stored_of_a_trainer_is_its_precision_here() -> None:
+    """Fails if a change of trainer is refused though it computes the same, or `auto` becomes another precision."""
+    trainers = ("cpu", "auto", "ddp", "fsdp")
+    stored = [storable(compose_config("train", [f"trainer={name}", "trainer.accelerator=cpu"])) for name in trainers]
+    assert all(differing(stored[0], other) == {} for other in stored)
+    half = storable(compose_config("train", ["trainer=cpu", "trainer.precision=bf16-mixed"]))
+    assert differing(stored[0], half) == {"trainer.precision": ("32-true", "bf16-mixed")}
+    older = stored[0] | {"trainer": stored[0]["trainer"] | {"precision": "auto"}}
+    assert differing(older, stored[0]) == {}
+
+
 def test_without_a_curriculum_the_run_is_the_run_it_was() -> None:
     """Finished runs must be found again by releases that know more keys."""
     config = storable(compose_config("train"))

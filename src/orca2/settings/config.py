@@ -43,8 +43,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def storable(cfg: DictConfig) -> dict[str, Any]:
-    """As `plain`, but what comes from the environment stays `${oc.env:NAME}`: it may be a secret."""
+    """As `plain`, but what comes from the environment stays `${oc.env:NAME}`: it may be a secret.
+
+    A trainer's precision is stored as what it is here: `auto` on another machine may be another computation.
+    """
     cfg = _untyped_copy(cfg)
+    if "trainer" in cfg:
+        cfg.trainer.precision = build(cfg.trainer).resolved_precision
     for node, key, raw, _ in _leaves(cfg):
         if isinstance(raw, str) and "${oc.env:" in raw:
             node[key] = raw.replace("${oc.env:", r"\${oc.env:")
