@@ -1,4 +1,5 @@
-"""A hash that is the same in every process and on every machine, and the word n-grams that are compared by it.
+"""A hash that is the same in every process and on every machine, the texts that can be hashed, and the word n-grams
+that are compared by it.
 
 Python's own `hash` of a text changes from process to process, so no draw and no split may rest on it.
 """
@@ -13,6 +14,15 @@ _WORD = re.compile(r"\w+")
 def hash64(text: str) -> int:
     """64 bits of BLAKE2b over the text: a whole number from 0 to 2^64 - 1."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: half of a surrogate pair, which JSON may spell as `\\ud83d`, it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def words_of(text: str) -> list[str]:

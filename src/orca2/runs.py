@@ -130,11 +130,18 @@ class RunDirectory:
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[None]:
-        """Keep other processes out; CheckpointError if one is in, unless `wait`. At the latest it ends with the
-        process.
+        """Keep other processes out; CheckpointError if one is in, unless `wait`, and where the folder cannot be
+        made. At the latest it ends with the process.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.key} = {self.path} cannot be made or written: {error}; choose another folder with "
+                f"{self.key}=<folder>"
+            ) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -165,3 +165,11 @@ def test_two_processes_cannot_work_in_one_run(tmp_path: Path) -> None:
             child.join(timeout=30)
     _try_to_lock(tmp_path, answers)
     assert answers.get(timeout=30) == "locked"
+
+
+@pytest.mark.parametrize("where", ["file", "file/run"])
+def test_a_run_folder_that_cannot_be_made_is_said(tmp_path: Path, where: str) -> None:
+    """A mistyped path that ends in a traceback of `pathlib`, or waits for a lock that nobody holds."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be made or written"), RunDirectory(tmp_path / where).locked():
+        pass

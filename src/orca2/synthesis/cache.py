@@ -71,8 +71,8 @@ class Cache:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._translated():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 self._prepare()
@@ -273,6 +273,10 @@ class Cache:
             ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(self._damaged(str(error))) from error
+        except OSError as error:
+            raise DataError(
+                f"cache {self.path} cannot be made: {error}; name another file with cache=<path>"
+            ) from error
 
     def _damaged(self, found: str) -> str:
         return (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from orca2.errors import DataError
+from orca2.hashing import is_unicode
 from orca2.records import Rejected
 
 AnswerKind = Literal["number", "choice", "yes_no", "word", "list", "order", "span", "expression", "gym", "text"]
@@ -38,8 +39,8 @@ class TaskItem:
     """One question of a task collection.
 
     Raises:
-        DataError: no text for the user, an unknown kind, or a choice whose gold answer is none of its
-        options.
+        DataError: a text that UTF-8 cannot hold, no text for the user, an unknown kind, or a choice whose gold
+            answer is none of its options.
     """
 
     id: str
@@ -62,13 +63,15 @@ class TaskItem:
     """The task's own strategy, where its source knows one."""
     offered: tuple[str, ...] | None = None
     """The strategies under which the teacher can answer; None for any."""
-    rationale: str | None = None
-    """The source's own reasoning, for replay and for gold examples."""
     licence: str = "unknown"
     lineage: str = ""
     """`<file>#<row>` or what generated it; block-lists and the data set card read it."""
 
     def __post_init__(self) -> None:
+        texts = (self.id, self.task, self.category, self.user, self.licence, *self.gold)
+        for text in (*texts, *(part for option in self.options for part in option)):
+            if not is_unicode(text):
+                raise DataError(f"item {self.id!a}: {text[:40]!a} holds half of a surrogate pair; no file can hold it")
         if not self.user.strip():
             raise DataError(f"item {self.id}: the text for the user is empty")
         if self.answer_kind not in ANSWER_KINDS:

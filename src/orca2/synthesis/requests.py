@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orca2.errors import ConfigError, DataError, Orca2Error
+from orca2.hashing import is_unicode
 from orca2.records import Turn
 from orca2.tasks.family import Problem
 
@@ -274,4 +275,7 @@ def accepted(reply: Reply) -> Reply | Failure:
         return Failure(kind=kinds[reply.finish_reason], reason=reason, usage=reply.usage, text=reply.text)
     if not reply.text.strip():
         return Failure(kind="unparsable", reason="the answer has no text", usage=reply.usage)
+    if not is_unicode(reply.text):
+        reason = "the answer holds half of a surrogate pair; no file can hold it"
+        return Failure(kind="unparsable", reason=reason, usage=reply.usage, text=reply.text)
     return reply

@@ -36,6 +36,13 @@ def test_key_covers_what_changes_the_answer() -> None:
     assert len({ASKED.key, *(other.key for other in others)}) == 1 + len(others)
 
 
+def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
+    """A mistyped path that ends in a traceback of `pathlib`."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be made.*cache=<path>"):
+        Cache(tmp_path / "file" / "cache.sqlite")
+
+
 def test_key_is_stable() -> None:
     """Fails if a change makes every answer of every existing cache be bought again."""
     assert ASKED.key == "406dece88e15e65a5d31bcad138f48a7d587f674f0fac7de08a09b6fc81d2687"

@@ -2,7 +2,7 @@
 a benchmark's question under another template, or turned around, shares few long n-grams with it.
 
     natural_instructions/task732_mmmlu_answer_generation_...   ──▶ mmlu
-    gsm8k/gsm8k/test.jsonl                                      ──▶ gsm8k       its train.jsonl is not blocked
+    gsm8k/gsm8k/test.jsonl, hub/hub/openai/gsm8k/main/test      ──▶ gsm8k       its training split is not blocked
 
 Names were counted over the 1,654 tasks of Natural Instructions and the tasks of the FLAN collection. A task
 built on
@@ -21,7 +21,9 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         "*logiqa*",
         "*reclor*",
         "*/task*_aqua_*",
-        "*/aqua_rat/test.json",
+        "*aqua?rat*/test*",
+        "*agieval*",
+        "*agi_eval*",
         "*/sat_*",
         "*gaokao*",
     ),
@@ -29,7 +31,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
     "drop": ("*_drop_*", "*/drop*"),
     "crass": ("*crass*",),
     "race": ("*_race_*", "*/race*"),
-    "gsm8k": ("*gsm8k/test*",),
+    "gsm8k": ("*gsm8k*/test*",),
     "mmlu": ("*mmmlu*", "*mmlu*", "*hendrycks_test*"),
     "arc": ("*_arc_*", "*/arc_*", "*/arc-*", "*ai2_arc*"),
     "hellaswag": ("*hellaswag*",),
@@ -40,10 +42,10 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
     "ms_marco": ("*ms_marco*", "*msmarco*", "*ms-marco*"),
     "truthfulqa": ("*truthful_qa*", "*truthfulqa*"),
     "toxigen": ("*toxigen*",),
-    "hhh": ("*hhh_alignment*", "*/hh_rlhf*"),
+    "hhh": ("*hhh_alignment*", "*/hh?rlhf*"),
 }
-"""Benchmark to patterns of `collection/task/file`, lower case. `arc_*` is anchored: a task may say `search_`
-or `arcade`."""
+"""Benchmark to patterns of `collection/task/file`, lower case; a hub data set's file is `repo/subset/split`. `arc_*` is
+anchored: a task may say `search_` or `arcade`."""
 
 
 def benchmark_behind(item: TaskItem) -> str | None:

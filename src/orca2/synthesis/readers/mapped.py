@@ -88,13 +88,16 @@ class HubDataset:
         import datasets  # slow to import, and only this reader needs it
 
         item = _mapper(self.name, self.columns, self.category, self.licence)
+        # The block-list of benchmarks goes by names, the split's among them; a local folder's own path tells nothing.
+        repo = Path(self.repo).name if Path(self.repo).is_dir() else self.repo
+        file = "/".join(part for part in (repo, self.subset, self.split) if part)
         try:
             rows = datasets.load_dataset(
                 self.repo, self.subset, split=self.split, revision=self.revision, streaming=True
             )
             for number, row in enumerate(rows):
                 try:
-                    yield item(self.repo, number, row)
+                    yield item(file, number, row)
                 except DataError as error:
                     yield broken(self.name, f"{self.split}:{number}", str(error))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

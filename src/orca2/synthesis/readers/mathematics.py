@@ -6,7 +6,6 @@
 Homes: github.com/openai/grade-school-math and github.com/google-deepmind/AQuA.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from orca2.synthesis.readers.kinds import options_in
 from orca2.synthesis.readers.rows import found, items_of_lines, json_object, text_field, texts_field
 
 _FINAL = "####"
-_CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Gsm8k:
 
         def parse(number: int, line: str) -> TaskItem:
             row = json_object(line)
-            rationale, marker, final = text_field(row, "answer").rpartition(_FINAL)
+            _, marker, final = text_field(row, "answer").rpartition(_FINAL)
             if not marker or not final.strip():
                 raise DataError(f"field 'answer' has no final answer after {_FINAL!r}")
             return TaskItem(
@@ -46,7 +44,6 @@ class Gsm8k:
                 user=text_field(row, "question"),
                 gold=(final.strip(),),
                 answer_kind="number",
-                rationale=_CALCULATION.sub("", rationale).strip(),
                 licence="MIT",
                 lineage=f"{path.name}#{number}",
             )
@@ -78,7 +75,6 @@ class AquaRat:
                 gold=(text_field(row, "correct").strip(),),
                 answer_kind="choice",
                 options=options,
-                rationale=text_field(row, "rationale").strip(),
                 licence="Apache-2.0",
                 lineage=f"{path.name}#{number}",
             )

@@ -80,7 +80,10 @@ class NaturalInstructions:
                 yield broken(self.name, where, f"id {row.id!r} was seen before in this file")
             else:
                 seen.add(row.id)
-                yield self._item(task, row, where)
+                try:
+                    yield self._item(task, row, where)
+                except DataError as error:
+                    yield broken(self.name, where, str(error))
 
     def _item(self, task: Task, row: "_Instance", where: str) -> TaskItem:
         return TaskItem(

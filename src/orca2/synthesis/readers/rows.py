@@ -70,7 +70,7 @@ def json_object(text: str) -> dict[str, Any]:
     """Raises DataError where `text` is not one JSON object."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a plain ValueError: a whole number of more than 4,300 digits
         raise DataError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"a JSON object is needed, not {type(value).__name__}")

@@ -37,7 +37,7 @@ class ChainOfThoughtTables:
         kind = _kind_of_table(path)
 
         def parse(number: int, line: str) -> TaskItem:
-            question, answer, rationale = _cells(line)
+            question, answer, _ = _cells(line)
             options = options_in(question)
             return TaskItem(
                 id=f"{self.name}/{task}/{number}",
@@ -48,7 +48,6 @@ class ChainOfThoughtTables:
                 gold=(_label(answer, options) if kind == "choice" else answer,),
                 answer_kind=kind,
                 options=options if kind == "choice" else (),
-                rationale=rationale,
                 licence=self.licence,
                 lineage=f"{path.name}#{number}",
             )

@@ -25,11 +25,13 @@ _BEFORE_NUMBER = re.compile(
 _FREE_END = re.compile(r"(?:\*\*|[\s.,;)\]}*_$\"'`”’]|\\\)|$)")
 _OPERATOR = re.compile(r"[\s)\]}$]*[-+*/^!%‰°=<>~×÷:|&\\]")
 _CHANGES = re.compile(
-    r"\d|[<>≤≥≈≠×÷]|\b(?:or|percent|hundred|thousand|million|billion|trillion|dozen|half|quarter|third|point|times|squared|"
-    r"cubed|factorial|plus|minus|below|above|otherwise|else|more|fewer|less|if|unless|except|modulo|mod|base|degrees?)\b",
+    r"\d|[<>≤≥≈≠×÷]|\b(?:or|percents?|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|halves|quarters?|thirds?|"
+    r"points?|times|squared|cubed|factorial|plus|minus|below|above|otherwise|else|more|fewer|less|if|unless|except|modulo|mod|base|degrees?)\b",
     re.IGNORECASE,
 )
 _ALTERNATIVE = re.compile(r"[\s)\]}*_.,;\"'`”’]*\bor\b", re.IGNORECASE)
+_CONDITION = re.compile(r"[^.!?;]*\b(?:if|when|provided)\b", re.IGNORECASE)
+"""`yes if it rains`, `B) when both hold`: in the sentence of the label, and not in the next one."""
 _DOUBT = re.compile(
     r"\b(?:wrong|incorrect|false alarm|mistake|mistaken|error|maybe|perhaps|not sure|unsure|guess|possibly|"
     r"might be|could be|or else|is not|isn't|was not|cannot be|if and only|only if|unless|depends|otherwise|"
@@ -72,10 +74,12 @@ def hedge(text: str, span: tuple[int, int], number: bool) -> str | None:
 
 
 def other_label(text: str, span: tuple[int, int], option: Option, labels: Sequence[str]) -> str | None:
-    """Why `option`, read at `span`, is not the only choice on its line; None where no other label stands
-    after it."""
+    """Why `option`, read at `span`, is not the only choice on its line or holds only sometimes; None where nothing
+    speaks against it."""
     line_end = text.find("\n", span[1])
     rest = text[span[1] : len(text) if line_end < 0 else line_end].replace(option.text, " ")
+    if _CONDITION.match(rest):
+        return "the choice stands under a condition"
     for label in labels:
         one = re.escape(label)
         # `A` and `I` are words, too: they are labels where punctuation says so.

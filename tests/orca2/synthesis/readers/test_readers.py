@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from orca2.records import Rejected
+from orca2.synthesis.cleaning.lineage import benchmark_behind
 from orca2.synthesis.items import Option, TaskItem
 from orca2.synthesis.readers.kinds import kind_of_answers, options_in
-from orca2.synthesis.readers.mapped import JsonLines
+from orca2.synthesis.readers.mapped import HubDataset, JsonLines
 from orca2.synthesis.readers.mathematics import AquaRat, Gsm8k
 from orca2.synthesis.readers.natural_instructions import NaturalInstructions
 from orca2.synthesis.readers.procedural import ProceduralTasks, problem_of
@@ -81,13 +82,34 @@ def test_lines_of_tables_and_json_are_rejected_one_by_one(tmp_path: Path) -> Non
     (tmp_path / "x_train.tsv").write_bytes("\n".join(rows).encode() + b"\n\xff\xfe\n")
     table = ChainOfThoughtTables(name="t", folder=str(tmp_path), pattern="*.tsv", licence="MIT")
     items, rejected = split(table.stream())
-    assert [(item.gold, item.rationale) for item in items] == [(("B",), "because")]
+    assert [item.gold for item in items] == [("B",)]
     assert [row.row for row in rejected] == [f"x_train.tsv:{line}" for line in (2, 3, 4, 5, 6)]
     lines = [{"question": "q", "answer": "1+1 = <<1+1=2>>2\n#### 1,002"}, {"question": "q", "answer": "2"}, {"q": 1}, 3]
     (tmp_path / "g.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\nnot json\n")
     items, rejected = split(Gsm8k(name="gsm8k", path=str(tmp_path / "g.jsonl")).stream())
-    assert [(item.gold, item.rationale) for item in items] == [(("1,002",), "1+1 = 2")]
+    assert [item.gold for item in items] == [("1,002",)]
     assert [row.row for row in rejected] == [f"g.jsonl:{line}" for line in (2, 3, 4, 5)]
+
+
+def test_rows_that_json_allows_and_the_pipeline_cannot_hold_are_rejected(tmp_path: Path) -> None:
+    """Half a surrogate pair met when all is paid for; `No..`, or a number of 5,000 digits, that ends the run."""
+    half = chr(0xD83D)
+    rows = [
+        '{"inputs": "q", "targets": "7"}',
+        *(json.dumps({"inputs": user, "targets": gold}) for user, gold in (("q" + half, "7"), ("q", "seven" + half))),
+        '{"inputs": "q", "targets": ' + "9" * 5000 + "}",
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    columns = {"user": "inputs", "gold": "targets"}
+    reader = JsonLines(name="flan2021", folder=str(tmp_path), columns=columns, category="c", licence="l")
+    items, rejected = split(reader.stream())
+    assert len(items) == 1 and [row.row for row in rejected] == [f"a.jsonl:{line}" for line in (2, 3, 4)]
+    assert all(row.reason.isascii() for row in rejected)
+    odd = [{"id": f"x{half}", "input": "q", "output": "no"}, {"input": "r", "output": "No.."}]
+    (tmp_path / "task1_x.json").write_text(json.dumps(EARLIER | {"Instances": [{"input": "p", "output": "yes"}, *odd]}))
+    items, rejected = split(NaturalInstructions(name="ni", folder=str(tmp_path)).stream())
+    assert [item.gold for item in items] == [("yes",)]
+    assert [row.row for row in rejected] == ["task1_x.json:Instances[1]", "task1_x.json:Instances[2]"]
 
 
 def test_columns_are_mapped_and_other_templates_left_out(tmp_path: Path) -> None:
@@ -102,6 +124,24 @@ def test_columns_are_mapped_and_other_templates_left_out(tmp_path: Path) -> None
     items, rejected = split(reader.stream())
     assert [(item.task, item.answer_kind, item.gold) for item in items] == [("mnli", "choice", ("B",))]
     assert [row.kind for row in rejected] == ["left_out"]
+
+
+def test_the_test_split_of_a_hub_data_set_is_known_for_a_benchmark(tmp_path: Path) -> None:
+    """A lineage that leaves out the split: the block-list sees neither, and a benchmark is trained on."""
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    for name in ("train", "test"):
+        (folder / f"{name}.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    found = {}
+    for name in ("train", "test"):
+        reader = HubDataset(
+            name="hub", repo=str(folder), subset=None, split=name, revision=None,
+            columns={"user": "question", "gold": "answer"}, category="c", licence="l",
+        )  # fmt: skip
+        items, rejected = split(reader.stream())
+        assert [item.lineage for item in items] == [f"gsm8k/{name}#0"] and rejected == []
+        found[name] = benchmark_behind(items[0])
+    assert found == {"train": None, "test": "gsm8k"}
 
 
 def test_generated_items_find_their_problem_again() -> None:

@@ -19,7 +19,7 @@ import pytest
 from orca2.errors import ConfigError
 from orca2.synthesis.asking import asking
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Decoding, Failure, Generated, Reply, Request, TeacherError, Usage
+from orca2.synthesis.requests import Decoding, Failure, Generated, Reply, Request, TeacherError, Usage, accepted
 from orca2.synthesis.teachers import batch
 from orca2.synthesis.teachers.batch import BatchTeacher
 from orca2.synthesis.teachers.completions import read_error, retry_after
@@ -380,3 +380,10 @@ def test_transformers_serve_is_a_teacher(tmp_path: Path, student: Path) -> None:
         replies = [cache.get(request) for request in asked]
     assert all(isinstance(reply, Reply) and reply.usage.completion_tokens <= 8 for reply in replies), replies
     assert tally.tally.calls == 8 and second.tally.calls == 0 and len(again) == len(results) == 8
+
+
+def test_an_answer_that_no_file_can_hold_is_a_failure() -> None:
+    """Half of a surrogate pair, legal in a server's JSON, ends the run when the shards are written, on every resume."""
+    usage = Usage(prompt_tokens=1, completion_tokens=2)
+    outcome = accepted(Reply(text="4" + chr(0xD83D), finish_reason="stop", usage=usage, model="m"))
+    assert isinstance(outcome, Failure) and (outcome.kind, outcome.usage) == ("unparsable", usage)
