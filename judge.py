@@ -15,7 +15,7 @@ from orca2.errors import ConfigError
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.load import load_run, run_name
 from orca2.evaluation.report.write import MARKDOWN, add_judged, write_report
-from orca2.evaluation.verdicts import VERDICTS, read_verdicts, write_verdicts
+from orca2.evaluation.verdicts import VERDICTS, read_verdicts, renewed, write_verdicts
 from orca2.judging.judge import judge, questions
 from orca2.settings import build_all, run_main
 from orca2.synthesis.budget import Budget
@@ -29,23 +29,22 @@ def main(cfg: Any) -> None:
         raise ConfigError("out_dir = null: give out_dir=<folder of an evaluation>")
     folder, teacher = Path(job["out_dir"]), job["teacher"]
     budget = Budget(**{key: job[key] for key in ("max_usd", "max_tokens", "max_requests")})
-    against = None if job["against"] is None else load_run("against", Path(job["against"])).records
-    asked = questions(load_run("judged", folder).records, job["judge_runs"], against)
+    other = None if job["against"] is None else Path(job["against"])
+    against = None if other is None else load_run("against", other).records
+    asked = questions(load_run("judged", folder).records, job["judge_runs"], against, str(other or ""))
     console.print(f"judge: {teacher.model}; {len(asked):,} questions", highlight=False)
     cache = Path(job["cache"]) if job["cache"] else folder / "judge_cache.sqlite"
     with show_progress(console, len(asked), 0) as on_done:
         done = judge(asked, teacher, cache, budget, on_done)
-    rubrics = {verdict.rubric for verdict in done.verdicts}
-    # Another rubric's or judge's verdicts stay; this one's are replaced.
-    kept = [one for one in read_verdicts(folder) if one.rubric not in rubrics or one.judge != teacher.model]
-    write_verdicts(folder, [*kept, *done.verdicts])
+    write_verdicts(folder, renewed(read_verdicts(folder), done.verdicts))
     summary = write_report([load_run(run_name(folder), folder)], folder)
     add_judged(folder, summary.judged)
     for one in summary.judged:
         if not one.part:
             console.print(
-                f"{one.benchmark}, {one.message}, {one.rubric}: {one.value.value:.3f} [{one.value.low:.3f}, "
-                f"{one.value.high:.3f}], n {one.n:,}, no verdict {one.missing:,}, spread of the judge {one.spread:.3f}",
+                f"{one.benchmark}, {one.message}, {one.rubric} by {one.who}: {one.value.value:.3f} "
+                f"[{one.value.low:.3f}, {one.value.high:.3f}], n {one.n:,}, no verdict {one.missing:,}, "
+                f"spread of the judge {one.spread:.3f}",
                 highlight=False,
             )
     missing = Counter(verdict.problem for verdict in done.verdicts if verdict.problem)

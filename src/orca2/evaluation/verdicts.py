@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from orca2.errors import DataError
 from orca2.runs import atomic_write_text
 
 VERDICTS = "verdicts.jsonl"
+NOT_ASKED = "not_asked"
+"""Problem of what a cap kept the judge from being asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +39,35 @@ class Verdict:
     value: float | None
     """None: there is no verdict, see `problem`."""
     problem: str = ""
-    """`unparsable`, or why the judge gave no answer."""
+    """`unparsable`, `not_asked`, or why the judge gave no answer."""
     text: str = ""
     """The judge's own words."""
+    against: str = ""
+    """Folder of the evaluation whose answer this one was compared with; empty: the answer was judged alone."""
+
+    @property
+    def series(self) -> tuple[str, str, str]:
+        """What is replaced as one, and summed up as one: rubric, judge, and the evaluation compared with."""
+        return self.rubric, self.judge, self.against
+
+
+def renewed(before: Iterable[Verdict], now: Sequence[Verdict]) -> list[Verdict]:
+    """`before`, with what a judge has said `now` in the place of what it had said of the same.
+
+    Where a cap stopped it now, it has still said what it said before.
+    """
+    series = {one.series for one in now}
+    other, same = [], {}
+    for one in before:
+        if one.series in series:
+            same[_question(one)] = one
+        else:
+            other.append(one)
+    return other + [same.get(_question(one), one) if one.problem == NOT_ASKED else one for one in now]
+
+
+def _question(verdict: Verdict) -> tuple[object, ...]:
+    return *verdict.series, verdict.rubric_version, verdict.key, verdict.turn, verdict.judge_run
 
 
 def write_verdicts(folder: Path, verdicts: Iterable[Verdict]) -> None:

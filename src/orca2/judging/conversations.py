@@ -14,6 +14,9 @@ from pathlib import Path
 
 from orca2.evaluation.benchmark import NOTHING, Extraction, Sample
 from orca2.evaluation.records import AnsweredTurn, RecordWriter, SampleRecord, to_line
+from orca2.evaluation.report.judged import judged_of
+from orca2.evaluation.report.load import load_run
+from orca2.evaluation.report.write import add_judged
 from orca2.evaluation.results import by_cell, cell_metrics
 from orca2.evaluation.runner import SAMPLES, stored_records
 from orca2.generation import Backend, Chat
@@ -111,7 +114,7 @@ async def hold(
 
 
 def _write_results(talks: Sequence[_Talk], folder: Path) -> None:
-    """`samples.jsonl` and `results.json`, as an evaluation leaves them; the judge adds the defect rate."""
+    """`samples.jsonl` and `results.json`, as an evaluation leaves them; the defect rate is there once it is judged."""
     found, _ = stored_records(folder)
     records = [found[talk.key] for talk in talks if talk.key in found]
     flat = {
@@ -121,6 +124,8 @@ def _write_results(talks: Sequence[_Talk], folder: Path) -> None:
     }
     atomic_write_text(folder / SAMPLES, "".join(f"{to_line(record)}\n" for record in records))
     atomic_write_json(folder / "results.json", {**flat, "samples": SAMPLES})
+    if records:
+        add_judged(folder, judged_of(load_run(BENCHMARK, folder)))
 
 
 def _key(situation: Situation, system: str, identity: Mapping[str, str], user: Teacher) -> str:

@@ -4,7 +4,7 @@
            ──▶ asked through the teacher's cache, gate and budget ──▶ Verdict, also where there is none
 
 A plan is run again after a crash, and the cache answers what was paid for. Verdicts are written at the end, or when
-a cap stops the run.
+a cap stops the run; what was not asked then has a verdict that says so.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orca2.errors import ConfigError
 from orca2.evaluation.records import SampleRecord
-from orca2.evaluation.verdicts import Verdict
+from orca2.evaluation.verdicts import NOT_ASKED, Verdict
 from orca2.judging.rubrics import (
     GRADE,
     GROUNDING,
@@ -45,6 +45,8 @@ class Question:
     judge_run: int
     texts: tuple[str, ...]
     """The requests whose replies decide: one, or the two orders of a comparison. None: there is nothing to judge."""
+    against: str = ""
+    """Folder of the evaluation that the answer is compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +54,21 @@ class Judging:
     """What a pass brought."""
 
     verdicts: tuple[Verdict, ...]
+    """One for each question."""
     spending: Spending
     stop: str
     """Why it ended before its end; empty where it did not."""
 
 
 def questions(
-    records: Iterable[SampleRecord], judge_runs: int, against: Sequence[SampleRecord] | None = None
+    records: Iterable[SampleRecord],
+    judge_runs: int,
+    against: Sequence[SampleRecord] | None = None,
+    folder: str = "",
 ) -> list[Question]:
     """Everything to ask about the records that a judge can judge; with `against`, which of two answers is better.
+
+    `folder` is the one that `against` comes from.
 
     Raises:
         ConfigError: there is nothing for a judge.
@@ -80,6 +88,7 @@ def questions(
                 turn=0,
                 judge_run=judge_run,
                 texts=(preference_request(record, other), preference_request(other, record)),
+                against=folder,
             )
             for record, other in pairs
             if other is not None
@@ -131,7 +140,8 @@ async def _judge(
     on_done: Callable[[], None],
     retry: Retry | None,
 ) -> Judging:
-    verdicts, stop = [], ""
+    answered: dict[int, Verdict] = {}
+    stop = ""
 
     async def plan(question: Question, ask: Ask) -> Verdict:
         return await _verdict(question, teacher, ask)
@@ -141,13 +151,16 @@ async def _judge(
             try:
                 results: AsyncIterator[tuple[Question, Verdict | Failure]]
                 async with aclosing(asker.map(asked, plan)) as results:
-                    async for _, verdict in results:
+                    async for question, verdict in results:
                         assert isinstance(verdict, Verdict)  # the plan turns failures into verdicts
-                        verdicts.append(verdict)
+                        answered[id(question)] = verdict
                         on_done()
             except BudgetStop as cap:
                 stop = str(cap)
-            return Judging(verdicts=tuple(verdicts), spending=asker.spending, stop=stop)
+            verdicts = tuple(
+                answered.get(id(question)) or _said(question, teacher, None, NOT_ASKED, "") for question in asked
+            )
+            return Judging(verdicts=verdicts, spending=asker.spending, stop=stop)
 
 
 async def _verdict(question: Question, teacher: Teacher, ask: Ask) -> Verdict:
@@ -169,6 +182,10 @@ async def _verdict(question: Question, teacher: Teacher, ask: Ask) -> Verdict:
             problem = reply.kind if isinstance(reply, Failure) else UNPARSABLE
         else:
             values.append(value if place == 0 else 1 - value)  # the second order is seen from the other side
+    return _said(question, teacher, None if problem else _agreed(values), problem, "\n\n".join(said))
+
+
+def _said(question: Question, teacher: Teacher, value: float | None, problem: str, text: str) -> Verdict:
     record = question.record
     return Verdict(
         key=record.key,
@@ -181,9 +198,10 @@ async def _verdict(question: Question, teacher: Teacher, ask: Ask) -> Verdict:
         judge=teacher.model,
         judge_run=question.judge_run,
         turn=question.turn,
-        value=None if problem else _agreed(values),
+        value=value,
         problem=problem,
-        text="\n\n".join(said),
+        text=text,
+        against=question.against,
     )
 
 

@@ -10,10 +10,14 @@ import pytest
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.evaluation.benchmark import CUT_MARK, Sample
 from orca2.evaluation.context import fit_to_context
+from orca2.evaluation.folder import finish
 from orca2.evaluation.plan import Plan, PlannedBenchmark, draw, make_plan
 from orca2.evaluation.ranks import Rank, rank_of
 from orca2.evaluation.records import RecordWriter, SampleRecord, from_line, read_records, to_line
+from orca2.evaluation.report.load import load_run
+from orca2.evaluation.report.write import add_judged, write_report
 from orca2.evaluation.runner import answer_missing, expand, merge, stored_records
+from orca2.evaluation.verdicts import Verdict, write_verdicts
 from orca2.generation import Chat, Reply
 from orca2.settings import build, compose_config
 
@@ -119,6 +123,27 @@ def test_later_turns_see_the_answers_before(tmp_path: Path) -> None:
     (record,) = records(plan_of([sample], "mt_bench"), backend, tmp_path)
     assert [turn.output for turn in record.turns] == ["one", "two"]
     assert [(turn.user, turn.answer) for turn in backend.asked[1].history] == [("one q", "one")]
+
+
+def test_what_was_judged_early_survives_the_end(tmp_path: Path) -> None:
+    """Judging half an evaluation would make it look finished, and finishing it would drop the judge's figures."""
+    sample = Sample(id="mt_bench/a/1", benchmark="mt_bench", task="a", turns=("one q",), kind="chat", gold=())
+    plan = plan_of([sample], "mt_bench")
+    asked = expand(plan, {"empty": ""}, Words.identity)
+    answer_missing(asked, (), Words(), tmp_path, Rank(), lambda: None)
+    verdict = Verdict(
+        key=asked[0].key, benchmark="mt_bench", task="a", message="empty", sample=sample.id, rubric="grade",
+        rubric_version=1, judge="j", judge_run=0, turn=0, value=7.0,
+    )  # fmt: skip
+    write_verdicts(tmp_path, [verdict])
+    early = write_report([load_run("r", tmp_path)], tmp_path)
+    add_judged(tmp_path, early.judged)
+    assert early.judged[0].value.value == 7.0 and any("not finished" in note for note in early.notes)
+    assert not (tmp_path / "results.json").exists()
+    finish(plan, asked, tmp_path, "r")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["mt_bench/empty/grade"] == 7.0 and results["mt_bench/empty/n"] == 1
+    assert "not finished" not in (tmp_path / "report.md").read_text()
 
 
 def test_long_documents_lose_their_middle_and_it_is_counted() -> None:

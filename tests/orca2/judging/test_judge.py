@@ -21,9 +21,11 @@ from orca2.evaluation.benchmark import NOTHING, Extraction
 from orca2.evaluation.records import AnsweredTurn, SampleRecord, read_records, to_line
 from orca2.evaluation.report.load import load_run
 from orca2.evaluation.report.summary import summarise
+from orca2.evaluation.report.tables import all_tables
+from orca2.evaluation.report.write import add_judged
 from orca2.evaluation.stand_in_backend import StandInBackend
 from orca2.evaluation.stand_ins import Silent
-from orca2.evaluation.verdicts import read_verdicts, write_verdicts
+from orca2.evaluation.verdicts import NOT_ASKED, read_verdicts, renewed, write_verdicts
 from orca2.generation import Chat, Reply
 from orca2.judging.conversations import hold
 from orca2.judging.judge import judge, questions
@@ -127,7 +129,8 @@ def test_faults_are_survived_and_a_capped_run_resumes(tmp_path: Path, monkeypatc
     with serving(monkeypatch, **faults) as server:
         teacher = http_judge(server.url, seed=5)
         first = judge(asked, teacher, cache, Budget(max_requests=40), nothing, QUICK)
-        assert first.stop and 0 < len(first.verdicts) < len(asked)
+        reached = {one for one in first.verdicts if one.problem != NOT_ASKED}
+        assert first.stop and 0 < len(reached) < len(asked) == len(first.verdicts)
         paid = server.counters()["unique_answered"]
         assert 0 < paid < len(asked)
         second = judge(asked, teacher, cache, Budget(), nothing, QUICK)
@@ -135,10 +138,51 @@ def test_faults_are_survived_and_a_capped_run_resumes(tmp_path: Path, monkeypatc
         counters = server.counters()
     assert counters["repeated_answers"] == 0
     assert second.verdicts == third.verdicts and len(second.verdicts) == len(asked) and not second.stop
-    assert set(first.verdicts) <= set(second.verdicts)
+    assert reached <= set(second.verdicts)
     unparsable = [one for one in second.verdicts if one.problem == "unparsable"]
     assert unparsable and all(one.value is None for one in unparsable)
     assert all(one.value is not None for one in second.verdicts if not one.problem)
+
+
+def test_a_part_is_called_a_part(tmp_path: Path) -> None:
+    """Figures of the first few answers, or of an evaluation that has gone on since, would be read as the whole."""
+    records = evaluation(tmp_path)
+    done = judge(questions(records[:4], 1), RuleJudge(name="rule_judge"), tmp_path / "c", Budget(), nothing)
+    write_verdicts(tmp_path, done.verdicts)
+    (note,) = summarise([load_run("r", tmp_path)]).notes
+    assert note == "r: grade by rules, not a model is not whole: 6 answers wait for it; judge them again"
+    stopped = [replace(one, value=None, problem=NOT_ASKED) for one in done.verdicts]
+    kept = renewed(done.verdicts, stopped[:2])
+    assert kept == list(done.verdicts[:2]), "what was judged before is lost"
+    write_verdicts(tmp_path, stopped)
+    summary = summarise([load_run("r", tmp_path)])
+    assert summary.judged == () and "10 answers wait" in summary.notes[0]
+
+
+def test_every_comparison_and_every_judge_is_kept_apart(tmp_path: Path) -> None:
+    """A second baseline would replace the first one's figure, and a second judge's mean its predecessor's."""
+    records = evaluation(tmp_path)
+    for folder, output in (("runs/a", "no"), ("runs/b", "Question 1, turn 0?")):
+        theirs = [replace(one, turns=tuple(replace(turn, output=output) for turn in one.turns)) for one in records[:10]]
+        asked = questions(records, 1, theirs, folder)
+        done = judge(asked, RuleJudge(name="rule_judge"), tmp_path / "c", Budget(), nothing)
+        write_verdicts(tmp_path, renewed(read_verdicts(tmp_path), done.verdicts))
+    alone = judge(questions(records, 1), RuleJudge(name="rule_judge"), tmp_path / "c", Budget(), nothing).verdicts
+    strict = [replace(one, judge="other/judge", value=1.0) for one in alone]
+    for verdicts in (alone, strict, alone):
+        write_verdicts(tmp_path, renewed(read_verdicts(tmp_path), verdicts))
+    run = load_run("r", tmp_path)
+    summary = summarise([run])
+    for _ in range(2):
+        add_judged(tmp_path, summary.judged)
+    metrics = {key.removeprefix("mt_bench/empty/") for key in json.loads((tmp_path / "results.json").read_text())}
+    rules = "rules_not_a_model"
+    series = ("grade:other_judge", f"grade:{rules}", *(f"preference:{rules}_against_runs_{one}" for one in "ab"))
+    values = {key for key in metrics if key.startswith(("grade", "preference"))}
+    assert values == {*series, *(one.replace(":", "_missing:") for one in series)}
+    (paper,) = [table for table in all_tables(summary, [run]) if "MT-Bench" in table.title]
+    ours = {row[0] for row in paper.rows if row[0].startswith("**")}
+    assert ours == {"**r, empty, rules, not a model**", "**r, empty, other/judge**"}
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ from math import fsum
 
 from orca2.evaluation.metrics import Interval, paired_bootstrap, wilson
 from orca2.evaluation.report.load import Run
-from orca2.evaluation.verdicts import Verdict
+from orca2.evaluation.verdicts import NOT_ASKED, Verdict
 
+RUBRICS = ("grade", "grounding", "safety", "preference")
 RATES = ("grounding", "safety")
 """Rubrics whose values are 0 or 1; the mean is a rate of unsupported texts or of defects."""
 
@@ -30,7 +31,14 @@ class Judged:
     judge_runs: tuple[float, ...]
     """The mean of each run of the judge."""
     missing: int
-    """Verdicts that are not there: unparsable, refused, too long, ...; they count neither way."""
+    """Verdicts that are not there: unparsable, refused, too long, not asked, ...; they count neither way."""
+    against: str
+    """Folder of the evaluation compared with; empty: none."""
+
+    @property
+    def who(self) -> str:
+        """The judge, and what it compared with."""
+        return f"{self.judge} against {self.against}" if self.against else self.judge
 
     @property
     def spread(self) -> float:
@@ -41,11 +49,11 @@ class Judged:
 def judged_of(run: Run) -> list[Judged]:
     """Per benchmark, message and rubric: all verdicts, then each turn, each category (what stands before the dot of
     a task's name) and each task, where there are several."""
-    cells: dict[tuple[str, str, str, str], list[Verdict]] = {}
+    cells: dict[tuple[str, ...], list[Verdict]] = {}
     known = {record.key for record in run.records}
     for verdict in run.verdicts:
         if verdict.key in known:  # a verdict on an answer that was asked anew says nothing
-            cells.setdefault((verdict.benchmark, verdict.message, verdict.rubric, verdict.judge), []).append(verdict)
+            cells.setdefault((verdict.benchmark, verdict.message, *verdict.series), []).append(verdict)
     found = []
     for verdicts in cells.values():
         found += _judged(run.name, verdicts, "")
@@ -58,6 +66,22 @@ def judged_of(run: Run) -> list[Judged]:
                 for part in [part for part in parts if part not in shown]:
                     found += _judged(run.name, parts[part], part)
                 shown |= parts.keys()
+    return found
+
+
+def unjudged(run: Run) -> list[str]:
+    """For each rubric and judge, how many answers wait for it: a cap stopped it, or they came after it."""
+    series: dict[tuple[str, str, str], list[Verdict]] = {}
+    for verdict in run.verdicts:
+        series.setdefault(verdict.series, []).append(verdict)
+    found = []
+    for (rubric, judge, against), verdicts in series.items():
+        waiting = {one.key for one in verdicts if one.problem == NOT_ASKED} & {record.key for record in run.records}
+        if not against:
+            seen = {one.key for one in verdicts}
+            waiting |= {one.key for one in run.records if one.judgement == rubric and one.key not in seen}
+        if waiting:
+            found.append(f"{rubric} by {judge} is not whole: {len(waiting):,} answers wait for it; judge them again")
     return found
 
 
@@ -93,5 +117,6 @@ def _judged(run: str, verdicts: Sequence[Verdict], part: str) -> list[Judged]:
             value=value,
             judge_runs=tuple(fsum(values) / len(values) for _, values in sorted(by_run.items())),
             missing=sum(verdict.value is None for verdict in verdicts),
+            against=first.against,
         )
     ]

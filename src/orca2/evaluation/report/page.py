@@ -157,7 +157,7 @@ def _card(run: str, record: SampleRecord, verdicts: Sequence[Verdict]) -> str:
     head += f"<span>read <q>{escape(read[:80])}</q>{f' · right <q>{escape(gold[:80])}</q>' if gold else ''}</span>"
     turns = "".join(_turn(turn, record, number == len(record.turns) - 1) for number, turn in enumerate(record.turns))
     listed = [f"scores: {scores or 'none'}", f"rule: {record.extraction.rule}", f"task: {record.task}"]
-    listed += [f"{one.rubric}, turn {one.turn + 1}, run {one.judge_run + 1}: {_said(one)}" for one in verdicts]
+    listed += map(_said, verdicts)
     references = "".join(
         f"<h4>reference</h4><pre>{escape('; '.join(answer))}</pre>" for answer in record.gold if not gold
     )
@@ -168,7 +168,8 @@ def _card(run: str, record: SampleRecord, verdicts: Sequence[Verdict]) -> str:
 
 
 def _said(verdict: Verdict) -> str:
-    return f"no verdict ({verdict.problem})" if verdict.value is None else f"{verdict.value:g}"
+    value = f"no verdict ({verdict.problem})" if verdict.value is None else f"{verdict.value:g}"
+    return f"{verdict.rubric} by {verdict.judge}, turn {verdict.turn + 1}, run {verdict.judge_run + 1}: {value}"
 
 
 def _turn(turn: AnsweredTurn, record: SampleRecord, last: bool) -> str:

@@ -14,7 +14,7 @@ from math import fsum
 from orca2.evaluation.benchmark import Domain
 from orca2.evaluation.metrics import Interval, mcnemar, paired_bootstrap, wilson
 from orca2.evaluation.records import SampleRecord
-from orca2.evaluation.report.judged import Judged, judged_of
+from orca2.evaluation.report.judged import Judged, judged_of, unjudged
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.paper import GROUPS
 
@@ -275,7 +275,7 @@ def difference(
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
-    notes = [f"{run.name}: {problem}" for run in runs for problem in run.problems]
+    notes = [f"{run.name}: {problem}" for run in runs for problem in (*run.problems, *unjudged(run))]
     versions: dict[str, dict[int, list[str]]] = {}
     for run in runs:
         for benchmark, version in dict.fromkeys((record.benchmark, record.version) for record in run.records):

@@ -185,7 +185,7 @@ def _judged(judged: Sequence[Judged]) -> Table:
                 one.message,
                 one.run,
                 one.rubric,
-                one.judge,
+                one.who,
                 f"{one.n:,}",
                 with_interval(one.value)
                 if share
@@ -224,26 +224,40 @@ def _beside_paper(table: PaperTable, summary: Summary) -> Table:
 
 
 def _our_rows(table: PaperTable, summary: Summary) -> Iterator[tuple[str, Mapping[str, str]]]:
-    percents = table.name != "chat"
     for run in summary.runs:
         messages = dict.fromkeys(score.message for score in summary.scores if score.run == run)
         for message in messages:
-            values = {}
-            for benchmark, (metric, mean) in table.columns.items():
-                value = (
-                    _judged_value(summary, run, message, benchmark, metric)
-                    if mean == "judged"
-                    else _accuracy(summary, run, message, benchmark, mean)
-                )
-                if value is not None:
-                    values[benchmark] = 100 * value if percents else value
-            if values:
-                row = {key: f"{values[key]:.2f}" if key in values else NOTHING for key in table.columns}
-                whole = len(values) == len(table.columns)
-                yield (
-                    f"{run}, {message}",
-                    row | {AVERAGE: f"{sum(values.values()) / len(values):.2f}" if whole else NOTHING},
-                )
+            judges = _judges(table, summary, run, message)
+            for judge in judges or [""]:
+                values = _our_values(table, summary, run, message, judge)
+                if values:
+                    row = {key: f"{values[key]:.2f}" if key in values else NOTHING for key in table.columns}
+                    whole = len(values) == len(table.columns)
+                    yield (
+                        f"{run}, {message}, {judge}" if len(judges) > 1 else f"{run}, {message}",
+                        row | {AVERAGE: f"{sum(values.values()) / len(values):.2f}" if whole else NOTHING},
+                    )
+
+
+def _our_values(table: PaperTable, summary: Summary, run: str, message: str, judge: str) -> dict[str, float]:
+    """Column -> our value in the table's unit, of the columns that were measured."""
+    values = {}
+    for benchmark, (metric, mean) in table.columns.items():
+        value = (
+            _judged_value(summary, run, message, benchmark, metric, judge)
+            if mean == "judged"
+            else _accuracy(summary, run, message, benchmark, mean)
+        )
+        if value is not None:
+            values[benchmark] = value if table.name == "chat" else 100 * value
+    return values
+
+
+def _judges(table: PaperTable, summary: Summary, run: str, message: str) -> list[str]:
+    """Who judged a column of the table; each has a row of its own, for judges are not equally strict."""
+    columns = {(benchmark, metric) for benchmark, (metric, mean) in table.columns.items() if mean == "judged"}
+    found = [one for one in summary.judged if (one.run, one.message) == (run, message) and not one.part]
+    return list(dict.fromkeys(one.judge for one in found if (one.benchmark, one.rubric) in columns))
 
 
 def _accuracy(summary: Summary, run: str, message: str, benchmark: str, mean: str) -> float | None:
@@ -253,9 +267,10 @@ def _accuracy(summary: Summary, run: str, message: str, benchmark: str, mean: st
     return None
 
 
-def _judged_value(summary: Summary, run: str, message: str, benchmark: str, rubric: str) -> float | None:
+def _judged_value(summary: Summary, run: str, message: str, benchmark: str, rubric: str, judge: str) -> float | None:
+    wanted = (run, message, benchmark, rubric, judge, "")
     for one in summary.judged:
-        if (one.run, one.message, one.benchmark, one.rubric, one.part) == (run, message, benchmark, rubric, ""):
+        if (one.run, one.message, one.benchmark, one.rubric, one.judge, one.part) == wanted:
             return one.value.value
     return None
 

@@ -1,12 +1,14 @@
 """Writes a report's four files."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from orca2.evaluation.report.chart import bar_chart
-from orca2.evaluation.report.judged import Judged
+from orca2.evaluation.report.judged import RUBRICS, Judged
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.markdown import markdown
 from orca2.evaluation.report.page import page
@@ -21,19 +23,29 @@ of a few megabytes."""
 
 
 def add_judged(folder: Path, judged: Sequence[Judged]) -> None:
-    """Add `<benchmark>/<message>/<rubric>` and how many answers have no verdict to the folder's `results.json`.
+    """Renew `<benchmark>/<message>/<rubric>`, and how many answers have no verdict, in the folder's `results.json`.
 
-    An evaluation that is not finished has none, and gets the figures when it is.
+    Where several judges have judged the same, or against several evaluations, the name goes on with `:` and which.
+    An evaluation that is not finished has no such file, and gets the figures when it is.
     """
     path = folder / "results.json"
     if not path.exists():
         return
     results = json.loads(path.read_text(encoding="utf-8"))
-    for one in judged:
-        if not one.part:
-            name = f"{one.benchmark}/{one.message}/{one.rubric}"
-            results |= {name: one.value.value, f"{name}_missing": one.missing}
+    results = {key: value for key, value in results.items() if not _is_judged(key)}
+    whole = [one for one in judged if not one.part]
+    times = Counter((one.benchmark, one.message, one.rubric) for one in whole)
+    for one in whole:
+        cell = (one.benchmark, one.message, one.rubric)
+        # A key has three parts between slashes, which a model's name or a folder may have too.
+        which = ":" + re.sub(r"[^\w.-]+", "_", one.who) if times[cell] > 1 else ""
+        name = "/".join(cell)
+        results |= {f"{name}{which}": one.value.value, f"{name}_missing{which}": one.missing}
     atomic_write_json(path, results)
+
+
+def _is_judged(key: str) -> bool:
+    return key.rpartition("/")[2].partition(":")[0].removesuffix("_missing") in RUBRICS
 
 
 def write_report(runs: Sequence[Run], folder: Path, samples_each: int = SAMPLES_EACH) -> Summary:
