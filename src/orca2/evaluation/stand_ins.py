@@ -102,6 +102,10 @@ def _choice_wordings(sample: Sample) -> list[str]:
         f"({label})",
         f"{label}\n\nThis follows from what is given.",
         f"#### {label}",
+        f"Answer: The correct option is ({label}).",
+        f"Answer: Let's go through them. {reasoning}\nSo the answer is ({label}).",
+        f"{reasoning}\n\n**Correct option:** ({label})",
+        f"{reasoning}\n\nOption: {label}",
     ]
     if len(label) == 1:
         wordings += [
@@ -127,6 +131,8 @@ def _single_wordings(sample: Sample, plain: str, styled: Sequence[str] = ()) -> 
         f"ANSWER: {plain}",
         f"{reasoning}\n\nThe final answer: {plain}",
         f"Step 1: read the question.\nStep 2: answer it.\n\n__Answer__: {plain}",
+        f"Answer: The answer is {plain}",
+        f"Answer: Let's think step by step. It takes 3 steps.\nSo the final answer is {plain}",
         *styled,
     ]
 
@@ -145,17 +151,23 @@ def _number_wordings(sample: Sample) -> list[str]:
             f"There were 4 and 9.\n\nAnswer: 1 + 1 = {number}",
             f"There were 4 and 9.\nTherefore, it comes to {grouped} in the end.",
             f"Answer: {number}.00" if "." not in number else f"Answer: {number}",
+            f"Answer: In the end she gets {grouped} of them.",
+            f"Answer: x = {number}\n\nOf 16, 9 were taken.",
+            f"### Answer\nAfter the last sale, **{grouped}** remain.",
+            f"Answer:\nThere are 16 of them every day.\n9 are sold.\nThe answer is {grouped}.",
+            f"Answer: She has 16 of them. She sells 9.\nTherefore, she has {grouped} now.",
             number,
         ),
     )
 
 
 def _spans_wordings(sample: Sample) -> list[str]:
-    answer = max(sample.gold, key=len)
-    plain = "; ".join(answer)
-    return _single_wordings(
-        sample, plain, (f"It is stated in the passage. So the answer is {plain}.", f"Answer: {plain}.")
-    )
+    """Of each annotator's answer."""
+    wordings = []
+    for plain in map("; ".join, sample.gold):
+        styled = (f"It is stated in the passage. So the answer is {plain}.", f"Answer: {plain}.")
+        wordings += _single_wordings(sample, plain, styled)
+    return wordings
 
 
 def _word_wordings(sample: Sample) -> list[str]:
@@ -178,6 +190,7 @@ def _ordering_wordings(sample: Sample) -> list[str]:
         " ".join(order),
         " -> ".join(order),
         ", ".join(f"({label})" for label in order),
+        ", ".join(f"({label})" for label in order[:-1]) + f", and ({order[-1]})",
     )
     return [
         *_single_wordings(sample, styles[0]),

@@ -14,10 +14,11 @@ from orca2.evaluation.extraction import (
     span_reader,
     word_reader,
 )
-from orca2.evaluation.extraction.values import plain_number
+from orca2.evaluation.extraction.numbers import plain_number
 
 FOUR = choice_reader({"A": "a ring", "B": "a field", "C": "a group", "D": "none of these"})
 TWELVE = choice_reader({letter: f"option number {place}" for place, letter in enumerate("ABCDEFGHIJKL")})
+OWN_WORDS = choice_reader({"A": "is not prime", "B": "is prime"})
 DIGITS = choice_reader({"1": "red", "2": "green", "3": "1,000 blue", "4": "black"})
 VERDICT = choice_reader({"valid": "valid", "invalid": "invalid"})
 YES_NO = choice_reader({"Yes": "Yes", "No": "No"})
@@ -26,6 +27,7 @@ SPANS = span_reader("The Broncos beat the Chiefs by 3.5 points; 15,557 people ca
 WORD = word_reader()
 BRACKETS = sequence_reader("( [ {")
 WORDS = sequence_reader("List: pear apple zebra")
+ORDER = ordering_reader({"A": "x", "B": "y", "C": "z"})
 
 # One extraction bug of a peer's tracker a row: issue, reader, text, right value (None: nothing may be read).
 PEER_BUGS: list[tuple[str, Reader, str, tuple[str, ...] | None]] = [
@@ -92,6 +94,12 @@ READ = [
     (DIGITS, "Answer: (3) 1,000 blue", "3"),
     (YES_NO, "No, the wire did not.", "No"),
     (VERDICT, "**Invalid**", "invalid"),
+    (FOUR, "Correct option: B", "B"),
+    (FOUR, "(A) fails.\n\n**Best Option:** (B)", "B"),
+    (FOUR, "(A) fails.\nOption: B", "B"),
+    (FOUR, "Answer: The correct option is (B).", "B"),
+    (FOUR, "Answer: (A) is correct.", "A"),
+    (OWN_WORDS, "Answer: (A) is not prime, as 4 = 2 * 2.", "A"),
 ]
 
 
@@ -120,6 +128,10 @@ SILENT = [
     (FOUR, "(A) a ring\n(B) a field\n(C) a group\n(D) none of these"),
     (FOUR, 'Finish with one line "Answer: (X)", where X is the letter of the right option.'),
     (FOUR, "Answer: \\boxed{"),
+    (FOUR, "Answer: (A) is incorrect."),
+    (FOUR, "Answer: (A) is wrong, so (B)"),
+    (FOUR, "Answer: A isn't a field"),
+    (FOUR, "Option: A\nfits well\nOption: B\nfails"),
     (DIGITS, "Answer: 1,500"),
     (YES_NO, "Answer: Yes or No"),
     (YES_NO, "Not sure. None of them knows."),
@@ -128,6 +140,14 @@ SILENT = [
     (NUMBER, "Answer: between 3 and 5"),
     (NUMBER, "Answer: 3 to 5"),
     (NUMBER, "She has 12 apples and 5 pears."),
+    (NUMBER, "Answer:\nShe has 16 eggs per day.\nShe sells 9 of them, so she earns 9 * 2 = 18 dollars."),
+    (NUMBER, "Answer: She has 16 eggs per day. She sells some."),
+    (NUMBER, "Answer: 16 - 7 = 9\n9 * 2 = 18"),
+    (NUMBER, "Answer:\n1. She has 16 eggs.\n2. She sells 9."),
+    (NUMBER, "Answer: 12 apples and 3 pears"),
+    (NUMBER, "Answer: 9 * 9"),
+    (NUMBER, "Answer: not 18"),
+    (NUMBER, "The answer is found by adding 5."),
     (SPANS, "Answer: Let's look at the passage first."),
     (SPANS, "I really do not know"),
     (SPANS, 'Say "Answer:" and then only the answer.'),
@@ -170,11 +190,55 @@ def test_repeated_question_says_nothing() -> None:
         ("Tom had 5. Therefore, he has 12 now.", "12"),
         ("42", "42"),
         ("Answer: **$1,000.00**", "1000"),
+        ("\\boxed{1{,}000}", "1000"),
+        ("\\boxed{\\$1\\,000}", "1000"),
+        ("Answer: x = 18\n\nShe sells 9 at 2 each.", "18"),
+        ("Answer: 18. She sells 9 * 2 = 18.", "18"),
+        ("Answer: 18 (16 - 7 = 9 eggs)", "18"),
+        ("Answer: 25-17=8 sessions", "8"),
+        ("Answer: $9 \\times 2 = \\boxed{18}$", "18"),
+        ("### Answer\nJanet makes **$18** every day.", "18"),
+        ("Answer: She sells 16 - 7 = 9. She makes 9 * 2 = 18 dollars.", "18"),
+        ("Answer: She has 16 eggs per day. She sells 9.\nThe final answer is 18.", "18"),
+        ("Answer:\nStep 1: She has 16 eggs.\nTherefore, the answer is 18.", "18"),
+        ("Answer:\n1. She has 16 eggs.\n2. She sells 9.\nTherefore, the answer is 18.", "18"),
     ],
 )
 def test_number_is_read(text: str, value: str) -> None:
     """Numbers come with signs, commas, currency, units and calculations."""
     assert extract(text, NUMBER).value == (value,)
+
+
+@pytest.mark.parametrize(
+    "number", ["1 000", "1\u202f000", "1e3", "18.5e3", "7 1/2", "1/2", "1,5", "1,0000", "3-5", "12:30"]
+)
+def test_part_of_a_number_is_none(number: str) -> None:
+    """Read as 1 or 7 in the right format, it could be right by chance, and a right answer would be wrong."""
+    for text in (f"Answer: {number}", f"The answer is {number}", f"\\boxed{{{number}}}", number):
+        assert not extract(text, NUMBER).ok
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Answer: St. Louis Rams", ("St. Louis Rams",)),
+        ("Answer: Dr. Smith. He scored twice.", ("Dr. Smith",)),
+        ("Answer: Rams vs. Giants; Gen. Lee", ("Rams vs. Giants", "Gen. Lee")),
+        ("Answer: 35 yards. Rams won.", ("35 yards",)),
+        ("Answer: The answer is 35 yards", ("35 yards",)),
+        ("Answer: So the final answer is 35 yards.", ("35 yards",)),
+    ],
+)
+def test_span_is_read(text: str, value: tuple[str, ...]) -> None:
+    """A point after "St" would end the span, and a phrase after the marker would be a part of it."""
+    assert extract(text, SPANS).value == value
+
+
+def test_phrase_after_a_marker_is_no_conflict() -> None:
+    """Where the marker's own value began with "The answer is", it differed from the phrase's."""
+    assert extract("Answer: The answer is apple pear zebra", WORDS).value == ("apple", "pear", "zebra")
+    assert extract("Answer: The missing word is signs.", WORD).value == ("signs",)
+    assert extract("Answer: B\nAnswer: The answer is C", FOUR).rule == "conflict"
 
 
 def test_plain_number_is_exact() -> None:
@@ -194,11 +258,17 @@ def test_plain_number_is_exact() -> None:
 
 def test_order_needs_every_label_once() -> None:
     """Part of an order is not an order."""
-    reader = ordering_reader({"A": "x", "B": "y", "C": "z"})
-    for text in ("Answer: C, A, B", "Answer: (C) (A) (B)", "Answer: C -> A -> B", "The correct order is C, A, B."):
-        assert extract(text, reader).value == ("C", "A", "B")
+    for text in (
+        "Answer: C, A, B",
+        "Answer: (C) (A) (B)",
+        "Answer: (C), (A), and (B)",
+        "Answer: C, then A, and then B",
+        "Answer: C -> A -> B",
+        "The correct order is C, A, B.",
+    ):
+        assert extract(text, ORDER).value == ("C", "A", "B")
     for text in ("Answer: C, A", "Answer: C, A, A", "(A) comes first, then (B) and (C) follow."):
-        assert not extract(text, reader).ok
+        assert not extract(text, ORDER).ok
 
 
 def test_bare_texts() -> None:
@@ -222,6 +292,11 @@ LOOPS = [
     "\n",
     "(A) is correct ",
     "*",
+    "A ",
+    "A, and ",
+    "(1 = ",
+    "Answer: 1 + 1 = 2 ",
+    "\nOption: A ",
 ]
 
 
@@ -229,6 +304,7 @@ LOOPS = [
 def test_looping_text_is_read_in_linear_time(piece: str) -> None:
     """Small students fall into loops; a quadratic pattern would stop the whole run."""
     start = time.perf_counter()
-    for reader in (FOUR, YES_NO, NUMBER, SPANS, WORD, WORDS):
+    for reader in (FOUR, YES_NO, NUMBER, SPANS, WORD, WORDS, ORDER):
         extract(piece * (8000 // len(piece)), reader)
+        extract("Answer: A 1 " + piece * (8000 // len(piece)), reader)
     assert time.perf_counter() - start < 5

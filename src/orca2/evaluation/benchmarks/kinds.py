@@ -27,7 +27,7 @@ from orca2.evaluation.extraction import (
     span_reader,
     word_reader,
 )
-from orca2.evaluation.extraction.values import plain_number
+from orca2.evaluation.extraction.numbers import plain_number
 
 Fields = Mapping[str, Any]
 """Column -> value of one row; None or no entry where the row lacks it."""

@@ -5,7 +5,8 @@ text ──▶ anchors: where a final answer is announced ──▶ a reader: th
 
 from orca2.evaluation.extraction.anchors import Reader, extract
 from orca2.evaluation.extraction.choices import choice_reader, ordering_reader
-from orca2.evaluation.extraction.values import number_reader, sequence_reader, span_reader, word_reader
+from orca2.evaluation.extraction.numbers import number_reader
+from orca2.evaluation.extraction.values import sequence_reader, span_reader, word_reader
 
 __all__ = [
     "Reader",

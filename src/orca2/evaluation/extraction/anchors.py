@@ -6,6 +6,7 @@
 
 1. The last marker decides. Earlier markers, and phrases after it, must not say something else: `conflict`.
 2. A last marker that announces nothing readable ("Answer: Let's think step by step") leaves the phrases after it.
+   Neither is a number inside a statement that goes on: "Answer: She has 16 eggs. She sells 9."
 3. Without a marker the last phrase decides, unless another one on its line says something else.
 4. `"Answer:"` in quotes speaks of an announcement and is none.
 5. Otherwise only a bare text is an answer. A letter or number inside reasoning never is.
@@ -25,6 +26,8 @@ class Found(NamedTuple):
     value: tuple[str, ...]
     start: int
     end: int
+    statement: int | None = None
+    """End of the statement that the value is a part of: after a marker, nothing may follow it. None: anything may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ ANSWER_IS = (
     rf"{_ADVERB}(?:is|was|would be|must be|should be|has to be)\b[ \t]*{_ADVERB}:?"
 )
 CHOOSE = r"\bI(?:'d| would| will|'ll)? (?:choose|pick|select|go with|answer|answer with)\b:?"
+
+_FILLERS = tuple(
+    re.compile(rf"[\s*_]*(?:(?:so|thus|hence|then|therefore),? )?(?:the |my )?{adjective}", re.IGNORECASE)
+    for adjective in ("", "(?:final |correct |right )?")
+)
+"""What may stand between a marker and a phrase that follows it; some phrases begin with the adjective."""
+_WORD = re.compile(r"\w")
 
 _CLAUSE = 200
 """Characters before a phrase that may turn its meaning."""
@@ -101,7 +111,22 @@ def _markers(text: str, reader: Reader) -> Iterator[Reading]:
     for match, end in _up_to_next(_MARKER, text, 0):
         rule, tail = str(match.lastgroup), text[match.end() : end]
         tail = _boxed(tail) if rule == "boxed" else _announced(tail)
-        yield Reading(rule, match.end(), reader.after(tail))
+        at = _past_phrase(text, match.end(), reader)
+        found = reader.after(tail[at - match.end() :])
+        if found and found.statement is not None:
+            last = match.end() + len(tail) if rule == "boxed" else len(text)
+            found = None if _WORD.search(text, at + found.statement, last) else found
+        yield Reading(rule, at, found)
+
+
+def _past_phrase(text: str, at: int, reader: Reader) -> int:
+    """Where X begins in "The answer is X" that follows a marker at `at`: the marker, too, announces X."""
+    for filler in _FILLERS:
+        start = match.end() if (match := filler.match(text, at)) else at
+        phrase = reader.phrases.match(text, start)
+        if phrase and phrase.lastgroup != "value":
+            return phrase.end()
+    return at
 
 
 def _phrases(text: str, start: int, reader: Reader) -> Iterator[Reading]:

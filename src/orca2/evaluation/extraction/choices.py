@@ -15,6 +15,13 @@ from orca2.evaluation.extraction.anchors import ANSWER_IS, CHOOSE, Found, Reader
 _OPEN = r"(?:[\s*_$`\"'“‘(\[{]|\\(?:text|mathrm|mathbf|textbf|boxed|left)\b|\\\()*"
 _NOUN = r"(?:(?:the )?(?:correct )?(?:option|choice|letter|answer|number|statement)\b" + _OPEN + r")?"
 _REASON = r"(?:because|since|as it|is (?:the )?(?:correct|right|best))\b"
+_REJECTED = re.compile(
+    r"[\s*_)\]}.$]*(?:(?:is|are|was|seems|looks) (?:clearly |definitely |obviously )?"
+    r"(?:not\b|incorrect|wrong|false|impossible|out\b|ruled out|eliminated)"
+    r"|(?:does|can) ?not\b|(?:is|was|does|ca)n['’]t\b)",
+    re.IGNORECASE,
+)
+"""What follows an option that is spoken of and not chosen."""
 _ARTICLES = ("A", "I")
 
 
@@ -30,8 +37,11 @@ def _reader(choices: tuple[tuple[str, str], ...]) -> Reader:
     phrases = re.compile(
         rf"\b{ANSWER_IS}|{CHOOSE}"
         rf"|(?P<value>{labelled})[\s*_)\]]*is (?:the |most )*(?:correct|right|best)"
-        r"(?: answer| option| choice| one)?(?=[\s*_]*(?:[.,;!\n]|$))",
-        re.IGNORECASE,
+        r"(?: answer| option| choice| one)?(?=[\s*_]*(?:[.,;!\n]|$))"
+        r"|^[ \t*_#]*(?:(?:the )?(?:correct|right|best|final|chosen) (?:option|choice)[ \t*_]{0,4}[:：]"
+        # Of options one by one, too, "Option: A" is said; only the last line decides.
+        r"|(?:option|choice)[ \t*_]{0,4}[:：](?=[^\n]*\s*\Z))",
+        re.IGNORECASE | re.MULTILINE,
     )
     return Reader(options.after, options.bare, phrases)
 
@@ -68,7 +78,7 @@ class _Options:
     def after(self, tail: str) -> Found | None:
         """The label, or the one option's text, that `tail` starts with; an empty value for "A or B"."""
         match = self.start.match(tail)
-        if match:
+        if match and not self._rejected(match):
             label, rest = self._spelled(match["label"]), match["rest"]
             owner = self.owners.get(_normal(rest))
             if self.another.match(rest) or (owner not in (None, label) and len(_normal(rest)) > 1):
@@ -109,6 +119,13 @@ class _Options:
         rest = _normal(line[found.end :])
         return found if not rest or rest == self.texts[found.value[0]] else None
 
+    def _rejected(self, match: re.Match[str]) -> bool:
+        """Whether "(A) is wrong" is said of a label, unless these are the words of its own option."""
+        if not _REJECTED.match(match["rest"]):
+            return False
+        own = self.texts[self._spelled(match["label"])]
+        return not own or not _normal(match["rest"]).startswith(own)
+
     def _spelled(self, label: str) -> str:
         return label if label in self.texts else next(one for one in self.texts if one.lower() == label.lower())
 
@@ -127,12 +144,11 @@ class _Options:
 
 
 def ordering_reader(choices: Mapping[str, str]) -> Reader:
-    """A reader of all labels in some order: `C, A, B`, `(C) (A) (B)`, `C -> A -> B`; none may be missing."""
+    """A reader of all labels in some order: `C, A, B`, `(C), (A), and (B)`, `C -> A -> B`; none may be missing."""
     labels = set(choices)
     either = "|".join(re.escape(label) for label in choices)
-    listed = re.compile(
-        rf"[\s*_$`\"'(\[{{]*(?:{either})(?:[\s)\]*_]*(?:,|;|-|–|→|->|>|then|and|\s)[\s(\[*_]*(?:{either})(?!\w))*"
-    )
+    between = r"[\s()\[\]*_,;>→–-]+(?:(?:and|then)\b[\s(\[*_]+){0,2}"
+    listed = re.compile(rf"[\s*_$`\"'(\[{{]*(?:{either})(?:{between}(?:{either})(?!\w))*")
 
     def after(tail: str) -> Found | None:
         match = listed.match(tail)

@@ -26,7 +26,7 @@ from orca2.evaluation.extraction import (
     word_reader,
 )
 from orca2.evaluation.extraction.anchors import ANSWER_IS, Found
-from orca2.evaluation.extraction.values import plain_number
+from orca2.evaluation.extraction.numbers import plain_number
 from orca2.synthesis.items import Option, TaskItem
 from orca2.synthesis.verification.expressions import ExpressionChecker
 from orca2.synthesis.verification.gym import GymScorer

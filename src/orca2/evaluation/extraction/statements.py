@@ -1,0 +1,24 @@
+"""Where the statement that follows an anchor ends, and whether it is reasoning and no answer."""
+
+import re
+
+REASONING = re.compile(
+    r"\W*(?:let's|let us|let me|first,|to (?:find|answer|solve)\b|we (?:need|can|must|know)\b|i (?:think|need|will)\b)",
+    re.IGNORECASE,
+)
+_ABBREVIATED = r"(?<!\b[A-Z]\.)(?<!\b(?:St|Dr|Mr|Ms|Mt|Ft|vs)\.)(?<!\b(?:Mrs|Gen|Col|Sgt|Rev|Gov|Sen|Rep)\.)"
+_SENTENCE_END = re.compile(rf"(?<=[^\s.])\.(?=\s+[A-Z(]){_ABBREVIATED}")
+_REASON = re.compile(r",? because |, (?:since|as) ")
+
+
+def first_sentence(tail: str) -> str:
+    """Up to the end of the sentence; a point between digits or after "St" ends nothing."""
+    end = _SENTENCE_END.search(tail)
+    return tail[: end.start()] if end else tail.rstrip()
+
+
+def first_statement(tail: str) -> str:
+    """Up to the end of the sentence or to its reason: `18` of "18, since 9 * 2 = 18"."""
+    sentence = first_sentence(tail)
+    reason = _REASON.search(sentence)
+    return sentence[: reason.start()] if reason else sentence
