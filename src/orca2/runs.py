@@ -76,6 +76,11 @@ SECRET_WORDS = ("password", "secret", "api_key", "apikey", "auth_token", "access
 
 BLANK = "(not stored)"
 
+OF_A_START = ("config.yaml", "overrides.txt", "manifest.json", ".lock", "job.json", "job.log", "multirun.yaml")
+"""Files that a run leaves before it has done anything."""
+WITHOUT_WORTH = ("metrics.csv", "samples.jsonl", "rejected*.jsonl")
+"""Patterns of files that are worth nothing without a checkpoint or a student beside them."""
+
 State = Literal["new", "resume", "done"]
 
 
@@ -155,13 +160,12 @@ class RunDirectory:
         """Begin a run here or continue it, and say which; call it inside `locked()`.
 
         `config` is `settings.storable(cfg)`. Raises CheckpointError, listing every key that differs,
-        if the directory holds a run of another config.
+        if the directory holds a run of another config; one that never got anywhere, such as a start with
+        a mistyped path, is replaced.
         """
         config = without_secrets(config)
         if not self.manifest.exists():
-            record = {"config_signature": signature(config, self.operational), **provenance(), "resumed": []}
-            self._write(config, overrides, record)
-            return "new"
+            return self._begin(config, overrides)
         try:
             stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
             record = json.loads(self.manifest.read_text(encoding="utf-8"))
@@ -171,6 +175,8 @@ class RunDirectory:
                 f"{self.key} = {self.path}: config.yaml or manifest.json there cannot be read ({error}); "
                 f"delete the folder, or choose another with {self.key}=<folder>"
             ) from error
+        if differences and self._is_false_start():
+            return self._begin(config, overrides)
         if differences:
             lines = (f"\n  - {key}: {then!r} in the folder, {now!r} now" for key, (then, now) in differences.items())
             raise CheckpointError(
@@ -199,6 +205,23 @@ class RunDirectory:
 
     def mark_done(self) -> None:
         atomic_write_text(self.done, "")
+
+    def _is_false_start(self) -> bool:
+        """Whether nothing here, nor in the runs below, would be lost, and nobody works below."""
+        files = [
+            path for path in self.path.rglob("*") if path.is_file() and "wandb" not in path.relative_to(self.path).parts
+        ]
+        return all(path.name in OF_A_START or any(map(path.match, WITHOUT_WORTH)) for path in files) and not any(
+            _is_locked(path) for path in files if path.name == ".lock" and path.parent != self.path
+        )
+
+    def _begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
+        for pattern in WITHOUT_WORTH:
+            for path in self.path.glob(pattern):
+                path.unlink()
+        record = {"config_signature": signature(config, self.operational), **provenance(), "resumed": []}
+        self._write(config, overrides, record)
+        return "new"
 
     def _write(self, config: Mapping[str, Any], overrides: Sequence[str], record: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -267,6 +290,15 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, value: Any) -> None:
     """As `atomic_write_text`; indented, so that it can be read and compared."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _umask() -> int:

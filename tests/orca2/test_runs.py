@@ -91,6 +91,30 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     assert run.config.read_text() == before
 
 
+@pytest.mark.parametrize(
+    "kept", ["checkpoints/step-00000010/progress.json", "student/config.json", "1-a/DONE", "x.csv"]
+)
+def test_a_start_that_got_nowhere_is_replaced_and_any_work_is_not(tmp_path: Path, kept: str) -> None:
+    """A mistyped path fails on its data; the same command with the right one was refused as another config."""
+    run = RunDirectory(tmp_path / "run")
+    run.open_or_resume(CONFIG, [])
+    for name in ("metrics.csv", "samples.jsonl", "rejected.jsonl", "rejected.1.jsonl", "job.log", "wandb/x"):
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_text("")
+    with RunDirectory(run.path / "1-stage").locked(), pytest.raises(CheckpointError, match="another config"):
+        run.open_or_resume(changed(seed=18), [])
+    assert run.open_or_resume(changed(seed=18), ["seed=18"]) == "new"
+    assert yaml.safe_load(run.config.read_text())["seed"] == 18
+    assert json.loads(run.manifest.read_text())["config_signature"] == signature(changed(seed=18))
+    assert {path.name for path in run.path.iterdir()} == {
+        "config.yaml", "overrides.txt", "manifest.json", "job.log", "wandb", "1-stage"
+    }  # fmt: skip
+    (run.path / kept).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / kept).write_text("")
+    with pytest.raises(CheckpointError, match="another config"):
+        run.open_or_resume(CONFIG, [])
+
+
 def test_signature_ignores_order_and_operational_keys_only() -> None:
     """Caches and comparisons rest on it."""
     reordered = dict(reversed(CONFIG.items()))
