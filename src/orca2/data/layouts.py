@@ -30,7 +30,7 @@ _ROLES = {
     "gpt": "assistant",
     "chatgpt": "assistant",
 }
-_OPTIONAL = ("suggested", "gold", "verdict", "lineage", "usage", "history")
+_OPTIONAL = ("id", "suggested", "gold", "verdict", "lineage", "usage", "history")
 _LABELS = ("task", "strategy", "suggested")
 _NOT_TEXT = ("usage", "history")
 _FIELDS = tuple(column.name for column in fields(Example) if column.name != "source")
@@ -120,7 +120,8 @@ class RowParser:
     def wanted(self) -> list[str]:
         """The columns that every row must have."""
         turns = [self.columns["messages"]] if "messages" in self.columns else list(_NEEDED[self.layout])
-        return list(dict.fromkeys([*turns, *self.columns.values()]))
+        needed = (column for key, column in self.columns.items() if not _may_be_missing(key, column))
+        return list(dict.fromkeys([*turns, *needed]))
 
     @property
     def labelled(self) -> bool:
@@ -137,10 +138,8 @@ class RowParser:
         task = self.source if self.layout != "gsm8k" else "gsm8k"
         known: dict[str, str | None] = {"task": task, "strategy": UNLABELLED, "suggested": None, **self.constants}
         for key in _LABELS:
-            if key in self.columns:
-                value = _cell(row, self.columns[key])
-                missing = value is None and key in _OPTIONAL
-                known[key] = None if missing else _text(value, self.columns[key])
+            if key in self.columns and _is_given(row, key, self.columns[key]):
+                known[key] = _text(_cell(row, self.columns[key]), self.columns[key])
         return Labels(str(known["task"]), str(known["strategy"]), known["suggested"])
 
     def survey(self, rows: Iterable[Mapping[str, Any]], choice: StrategyChoice) -> Survey:
@@ -167,13 +166,12 @@ class RowParser:
         values: Fields = {"task": self.source, "strategy": UNLABELLED, "system": "", "teacher": "unknown"}
         values |= LAYOUTS[self.layout](row, self.columns) | dict(self.constants)
         for key, column in self.columns.items():
-            if key == "messages":
+            if key == "messages" or not _is_given(row, key, column):
                 continue
             value = _cell(row, column)
             if key == "system" and value is None:
                 value = ""
-            if not (value is None and key in _OPTIONAL):
-                values[key] = value if key in _NOT_TEXT else _text(value, column)
+            values[key] = value if key in _NOT_TEXT else _text(value, column)
         if isinstance(values.get("history"), list):
             values["history"] = _history(values["history"])
         row_id = values.pop("id", row_id)
@@ -225,6 +223,18 @@ class RowParser:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that looks most like `name`, quoted."""
     return repr(difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0])
+
+
+def _may_be_missing(key: str, column: str) -> bool:
+    # A column of another name than the field was asked for: without it, the map is wrong.
+    return key in _OPTIONAL and column == key
+
+
+def _is_given(row: Mapping[str, Any], key: str, column: str) -> bool:
+    """Whether a row says something of a field; all others than optional ones must be there. CSV has no null."""
+    if _may_be_missing(key, column) and column not in row:
+        return False
+    return key not in _OPTIONAL or _cell(row, column) not in (None, "")
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:

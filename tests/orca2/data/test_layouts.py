@@ -5,6 +5,7 @@ import pytest
 from orca2.data.layouts import RowParser
 from orca2.errors import DataError
 from orca2.records import UNLABELLED, Turn
+from orca2.settings import build, compose_config
 
 
 def parse(layout, row, **changes):
@@ -107,3 +108,26 @@ def test_history_must_be_turns():
     for history in ("text", [{"user": "u"}], [["u", "a"]]):
         with pytest.raises(DataError, match="history must be a list"):
             parse("columns", {"u": "u", "a": "a", "h": history}, columns=columns)
+
+
+def test_records_keep_their_optional_fields_and_may_lack_them():
+    """A dropped history trains another answer, a dropped suggestion leaves the row out; neither must be required."""
+    parser = build(compose_config("show", ["source=records", "source.path=x.jsonl"]).source)._parser
+    row = {"task": "t", "strategy": "direct", "system": "", "user": "u2", "answer": "a2", "teacher": "T"}
+    bare = parser.example("1", row)
+    assert (bare.id, bare.history, bare.suggested, bare.gold, bare.usage) == ("records/1", (), None, None, None)
+    assert parser.labels(row).suggested is None
+    more = {"id": "x/9", "suggested": "direct", "gold": "7", "usage": {"tokens": 3}}
+    history = [{"user": "u1", "answer": "a1"}]
+    full = parser.example("1", row | more | {"history": history, "verdict": "", "lineage": None})
+    assert (full.id, full.suggested, full.gold, full.usage) == ("records/x/9", "direct", "7", {"tokens": 3})
+    assert (full.history, full.verdict, full.lineage) == ((Turn(user="u1", answer="a1"),), None, None)
+    assert parser.labels(row | more).suggested == "direct"
+    assert parser.wanted == ["task", "strategy", "system", "user", "answer", "teacher"]
+
+
+def test_an_optional_field_under_another_name_is_required():
+    """A mistyped column of gold answers must not end in examples without them."""
+    columns = {"user": "u", "answer": "a", "gold": "g"}
+    with pytest.raises(DataError, match="column 'g' is missing"):
+        parse("columns", {"u": "u", "a": "a"}, columns=columns)
