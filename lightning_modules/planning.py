@@ -73,11 +73,12 @@ def stage_of(
         job.strategy,
         job.erasing,
         render,
-        job.epochs if job.tokens is None else 1,
+        job.epochs,
         job.packing.length * job.packs_per_step,
         assumptions,
         job.seed,
-        job.tokens or expected_tokens,
+        expected_tokens,
+        job.tokens,
     )
 
 

@@ -75,6 +75,27 @@ def test_a_source_elsewhere_must_be_stated() -> None:
     assert openorca.stages[0].tokens == 1_000_000 * 475
 
 
+def test_tokens_and_rows_that_are_given_are_planned() -> None:
+    """Fails if a run by tokens is planned as one pass, or a capped source by what its whole was expected to hold."""
+    for source in ((), ("source=hub", "source.path=owner/set")):
+        (stage,) = plan("tokens=100000000", *source).stages
+        assert stage.tokens == pytest.approx(1e8, rel=1e-4)
+        assert stage.steps == pytest.approx(1e8 / (2 * 1024 * 0.98), rel=1e-3)
+    job, gpu, assumptions = job_of("source=flan", "source.rows=100000", "model=7b", "trainer=fsdp", "gpu=h200")
+    (flan,) = plan_run({"flan": job}, gpu, assumptions, Console(quiet=True), {"flan": 2_500_000_000}).stages
+    assert (flan.rows, flan.tokens) == (100_000, 42_000_000)
+
+
+def test_a_remedy_can_be_run() -> None:
+    """Fails if the advice is itself refused: packs that cannot be dealt out to that many ranks."""
+    one = ("model=13b", "gpu=a100_80", "trainer=one_gpu", *ELSEWHERE, *STATED)
+    with pytest.raises(ConfigError, match="cannot fit") as caught:
+        plan(*one)
+    advice = str(caught.value).split("\n  - ")[1].split()
+    assert "packs_per_step=4" in advice
+    assert plan(*one, *advice).fits
+
+
 def test_lengths_are_estimated_without_the_tokenizer() -> None:
     """Fails if the tokens of another tokenizer are given out for the model's own, or nobody is told."""
     estimated = plan("model=smollm2_135m", "gpu=h200", "trainer=one_gpu")

@@ -56,6 +56,8 @@ class Mixture:
     """Member -> relative rate. None: in proportion to the sizes, so that all end together."""
     rows: int | None = None
     """With `repeat`: so many rows an epoch, about, dealt by the rates, instead of what sees every member."""
+    tokens_per_example: int | None = None
+    """Mean length of a rendered example, for plans, where members are elsewhere."""
 
     def __post_init__(self) -> None:
         if not self.members:

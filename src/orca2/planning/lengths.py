@@ -1,5 +1,6 @@
 """How long the examples of a source are: measured on a sample, or what a config states of a source elsewhere."""
 
+import math
 from collections.abc import Iterator
 
 from orca2.data.hub import HubSource, HubStream
@@ -18,7 +19,7 @@ BYTES_PER_TOKEN = 3.6
 MARKUP_TOKENS = 15
 """Of a ChatML example: three turns of two control tokens, a role and line breaks."""
 TYPICAL_TOKENS = 475
-"""Of an example, where a stage states its tokens only: as of OpenOrca, see conf/source/openorca.yaml."""
+"""Of an example, where only tokens are stated: as of OpenOrca, see conf/source/openorca.yaml."""
 STATED_LABEL_SHARE = 0.5
 """Tokens that carry loss, where nothing is measured; ours. It moves the output layer's part of the arithmetic only."""
 
@@ -41,26 +42,34 @@ def outline(
     assumptions: Assumptions,
     seed: int = 0,
     expected_tokens: int | None = None,
+    tokens: int | None = None,
 ) -> StageOutline:
     """One stage, from its source. `render` is None where the tokenizer is not on this machine.
 
-    `expected_tokens`: of an epoch, as stated by a stage whose source is elsewhere.
+    `expected_tokens`: of an epoch, as stated by a stage whose source is elsewhere and does not say its rows.
+    `tokens`: after which the stage ends, instead of `epochs`, however many rows its source has.
     Raises `ConfigError` for a source elsewhere of which nothing is stated, and `DataError` for one that cannot be
     read.
     """
-    stated = assumptions.tokens_per_example
+    rows, stated = assumptions.rows, assumptions.tokens_per_example
     elsewhere = is_elsewhere(source)
-    if elsewhere and stated is None:
-        stated = getattr(source, "tokens_per_example", None) or (None if expected_tokens is None else TYPICAL_TOKENS)
-    rows = assumptions.rows or (source.size if not elsewhere or isinstance(source, HubStream) else None)
-    if elsewhere and stated is not None and expected_tokens is not None:
-        rows = assumptions.rows or round(expected_tokens / stated)
+    if elsewhere:
+        total = tokens or expected_tokens
+        stated = stated or getattr(source, "tokens_per_example", None) or (None if total is None else TYPICAL_TOKENS)
+        rows = rows or getattr(source, "rows", None)
+        if rows is None and stated is not None and expected_tokens is not None:
+            rows = round(expected_tokens / stated)
+    else:
+        rows = rows or source.size
     missing = [
         f"planning.{key}=…"
-        for key, absent in (("rows", rows is None), ("tokens_per_example", elsewhere and stated is None))
+        for key, absent in (
+            ("rows", rows is None and tokens is None),
+            ("tokens_per_example", elsewhere and stated is None),
+        )
         if absent
     ]
-    if rows is None or missing:
+    if missing:
         raise ConfigError(
             f"source {source.name!r} is not on this machine, and a plan downloads nothing: state "
             f"{' and '.join(missing)}"
@@ -70,6 +79,9 @@ def outline(
     else:
         assert isinstance(source, MapSource)  # the only streams are on the hub
         lengths, kept = _sampled(source, choice, erasing, render, assumptions.sample_rows, seed)
+    if tokens is not None:
+        rows, kept, epochs = math.ceil(tokens / lengths.mean), 1.0, 1
+    assert rows is not None
     return StageOutline(
         name=name, rows=round(rows * kept), epochs=epochs, lengths=lengths, tokens_per_step=tokens_per_step
     )

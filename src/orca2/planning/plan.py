@@ -226,11 +226,12 @@ def _more_gpus(request: Request, machine: Machine, changes: list[tuple[str, Requ
     texts = [text for text, _ in changes if "micro" in text or text.endswith("full")]
     ranks = 2 * machine.ranks
     while ranks <= LARGEST_CLUSTER:
-        steps = max(request.packs_per_step, ranks)
+        steps = ranks * math.ceil(request.packs_per_step / ranks)
         if _fits(replace(frugal, shards=ranks, packs_per_step=steps), ranks, machine.usable):
             where = f"trainer.devices={min(ranks, 8)}" + (f" trainer.nodes={ranks // 8}" if ranks > 8 else "")
             size = f" trainer.data_parallel_size={ranks}" if ranks > 8 else ""
-            yield " ".join(["trainer=fsdp", where + size, *texts])
+            packs = [] if steps == request.packs_per_step else [f"packs_per_step={steps}"]
+            yield " ".join(["trainer=fsdp", where + size, *texts, *packs])
             return
         ranks *= 2
 
