@@ -66,8 +66,9 @@ class Accounts(L.Callback):
             **_window_metrics(windows, seconds),
             "train/memory_gib": max(everyone(_peak_memory_gib(module.device))),
             "data/examples_seen": self.examples_seen,
-            "data/epoch": module.rows_settled / module.total_rows * self.epochs,
         }
+        if module.total_rows is not None:  # a stream of unknown length has no epochs to tell
+            self.latest["data/epoch"] = module.rows_settled / module.total_rows * self.epochs
         for logger in trainer.loggers:  # none but on the first rank
             logger.log_metrics(self.latest, step=windows[0][-1].step + 1)
 

@@ -89,6 +89,8 @@ class TrainingJob:
     workers: int
     checkpoint_every_steps: int
     log_every_steps: int
+    loss_on_history: bool
+    """Whether earlier answers of a conversation carry loss too."""
     benchmark: Benchmark | Group | None = None
     """Measured at the end, under the messages of `held_out`."""
     data_dir: str | None = None
@@ -244,16 +246,17 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
         packs_per_micro_batch=job.packs_per_micro_batch,
         workers=job.workers,
         seed=job.seed,
+        loss_on_history=job.loss_on_history,
         rejected_path=list_of_rank(run.rejected, here().rank),
     )
     if here().local_rank == 0:  # one process on each machine
         data.prepare_data()
     everyone(None)
     data.setup("fit")
-    if data.total_rows is None:
+    if data.total_rows is None and job.tokens is None:
         raise ConfigError(
             f"source {job.source.name!r} does not know how many rows it has, and the learning rate follows the share "
-            "of rows done: set source.size"
+            "of rows done: set source.rows, or tokens=… to follow the share of tokens"
         )
     if data.survey is not None:
         left_out = sum(data.survey.left_out.values())

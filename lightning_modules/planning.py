@@ -66,7 +66,12 @@ def stage_of(
     render = None
     if tokenizer is not None:
         renderer = Renderer(tokenizer, job.format)
-        render = RowRenderer(renderer=renderer, erasing=job.erasing, length=job.packing.length, loss_on_history=False)
+        render = RowRenderer(
+            renderer=renderer,
+            erasing=job.erasing,
+            length=job.packing.length,
+            loss_on_history=job.loss_on_history,
+        )
     return outline(
         name,
         job.source,

@@ -49,7 +49,7 @@ class StudentModule(L.LightningModule):
     """
 
     def __init__(
-        self, student: StudentForLoss, optimizer: OptimizerSpec, total_rows: int, total_tokens: int | None = None
+        self, student: StudentForLoss, optimizer: OptimizerSpec, total_rows: int | None, total_tokens: int | None = None
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # see the head of this file
@@ -70,6 +70,7 @@ class StudentModule(L.LightningModule):
 
     def _progress_after(self, rows: float, tokens: float) -> float:
         if self.total_tokens is None:
+            assert self.total_rows is not None, "the length of a stage is its rows or its tokens"
             return (self.rows_settled + rows) / self.total_rows
         return min(1.0, (self.tokens_settled + tokens) / self.total_tokens)
 

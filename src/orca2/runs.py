@@ -187,6 +187,7 @@ class RunDirectory:
         if self.is_done:
             return "done"
         record["resumed"].append({**provenance(), "overrides": redacted_overrides(overrides)})
+        record["config_signature"] = signature(config, self.operational)
         self._write(config, overrides, record)
         return "resume"
 
@@ -311,8 +312,8 @@ def _flat(config: Mapping[str, Any], operational: Collection[str], prefix: str =
     flat: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
-        # A root key that is null is a feature not used; a run from before the key existed is the same run.
-        if path in operational or (value is None and not prefix):
+        # A root key that is null or false is a feature not used; a run from before the key existed is the same run.
+        if path in operational or ((value is None or value is False) and not prefix):
             continue
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, operational, f"{path}.")

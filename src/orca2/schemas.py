@@ -48,9 +48,10 @@ class TrainConfig:
     workers: int = _at_least(0)
     checkpoint_every_steps: int = _at_least(1)
     log_every_steps: int = _at_least(1)
+    loss_on_history: bool = MISSING
     benchmark: Any = None
     data_dir: str | None = None
-    benchmark_limit: int | None = None
+    benchmark_limit: int | None = field(default=None, metadata={"at_least": 1})
 
 
 @dataclass
@@ -195,7 +196,8 @@ SCHEMAS = {
 
 def number_problem(value: Any, item: Field[Any], schema: type[Any]) -> str | None:
     """What is wrong with the value of a root key that is a number; OmegaConf turns any value into a str."""
-    for _, _, wanted in mismatches(value, item.type, item.name) if item.type in (int, float, bool) else ():
+    is_number = item.type in (int, float, bool, int | None, float | None)
+    for _, _, wanted in mismatches(value, item.type, item.name) if is_number else ():
         return f"{item.name} = {value!r}: {schema.__name__} wants {wanted}"
     minimum = item.metadata.get("at_least")
     if minimum is None or value is None or value >= minimum:

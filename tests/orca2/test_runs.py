@@ -121,6 +121,7 @@ def test_signature_ignores_order_and_operational_keys_only() -> None:
     assert signature(reordered) == signature(CONFIG) == signature(changed(workers=9, name="other"))
     assert signature(changed(seed=18)) != signature(CONFIG)
     assert differing(CONFIG, changed(extra=None)) == {}  # a key that an older version did not have
+    assert differing(CONFIG, changed(extra=False)) == {}
     assert differing(CONFIG, changed(extra=1)) == {"extra": (None, 1)}
 
 

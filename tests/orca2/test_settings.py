@@ -47,6 +47,7 @@ FILES = {
         workers: 0
         checkpoint_every_steps: 5
         log_every_steps: 1
+        loss_on_history: false
         """,
     "conf/model/small.yaml": "{name: small, max_len: 128}",
     "conf/model/large.yaml": "{name: large, max_len: 4096}",
@@ -132,6 +133,8 @@ def run(project: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProces
         ("seed", "seed: cannot be read; write key=value"),
         ("seed=abc", "seed = 'abc': TrainConfig wants int"),
         ("seed=true", "seed = True: TrainConfig wants int"),
+        ("tokens=abc", "tokens = 'abc': TrainConfig wants int or null"),
+        ("benchmark_limit=0", "benchmark_limit = 0: must be at least 1"),
         ("epochs=0", "epochs = 0: must be at least 1"),
         ("seed=1,2", "seed=1,2: several values; add --multirun to run one job for each"),
         ("~strategy", "strategy: has no value; give one with strategy=…"),
