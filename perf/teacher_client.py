@@ -50,7 +50,7 @@ async def measure(url: str, count: int, concurrency: int) -> dict[str, Any]:
         name="loopback", model="m", base_url=url, api_key_env=None, max_tokens=64, temperature=0.0, top_p=None,
         seed=None, timeout_s=60.0, concurrency=concurrency, start_concurrency=concurrency,
         requests_per_minute=None, tokens_per_minute=None, token_limit_field="max_tokens",
-        prices={"m": {"prompt": 1.0, "completion": 2.0}},
+        usd_per_million={"prompt": 1.0, "completion": 2.0},
     )  # fmt: skip
     memory: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as folder, Cache(Path(folder) / "cache.sqlite") as cache:

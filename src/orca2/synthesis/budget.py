@@ -65,16 +65,16 @@ class Price:
 FREE = Price(prompt=0.0, completion=0.0)
 
 
-def price_of(model: str, prices: Mapping[str, Mapping[str, float]]) -> Price | None:
-    """The model's entry of a price table, None where it has none. Raises ConfigError for one that is no price."""
-    if model not in prices:
+def price_of(usd_per_million: Mapping[str, float | None]) -> Price | None:
+    """A teacher's price from its setting; None where none is given. Raises ConfigError for half a price."""
+    given = {name: value for name, value in usd_per_million.items() if value is not None}
+    if not given:
         return None
     try:
-        return Price(**prices[model])
+        return Price(**given)
     except TypeError as error:
         raise ConfigError(
-            f"prices.{model} is {dict(prices[model])!r}; give `prompt` and `completion`, and `cached_prompt` where "
-            "it differs, in USD per million tokens"
+            f"usd_per_million is {given}; give `prompt` and `completion`, and `cached_prompt` where it differs"
         ) from error
 
 
@@ -162,8 +162,8 @@ def check_price(budget: "Budget", price: Price | None, model: str) -> None:
     """Raises ConfigError for a cap in USD on a model whose price is not known."""
     if budget.max_usd is not None and price is None:
         raise ConfigError(
-            f"max_usd={budget.max_usd} cannot be kept: the price of {model!r} is not known; add it to the "
-            "teacher's `prices` in USD per million tokens, or cap max_tokens or max_requests instead"
+            f"max_usd={budget.max_usd} cannot be kept: the price of {model!r} is not known; give the teacher's "
+            "usd_per_million.prompt and usd_per_million.completion, or cap max_tokens or max_requests instead"
         )
 
 

@@ -22,8 +22,8 @@ OPERATIONAL = (
         f"teacher.{key}"
         for key in (
             "base_url", "api_key_env", "timeout_s", "concurrency", "start_concurrency", "requests_per_minute",
-            "tokens_per_minute", "prices", "batch_size", "batch_factor", "jobs", "poll_s", "linger_s", "device",
-            "replicas", "rows_per_call",
+            "tokens_per_minute", "usd_per_million", "batch_size", "batch_factor", "jobs", "poll_s", "linger_s",
+            "device", "replicas", "rows_per_call",
         )
     ),
 )  # fmt: skip

@@ -76,7 +76,8 @@ class Decoding:
                 raise ConfigError(f"{name} is {value!r}; allowed are {low} to {high}, or null to send none")
             # 0 and 0.0 decode alike and must have one key.
             object.__setattr__(self, name, float(value))
-        taken = sorted(set(self.extra) & {"model", "messages", "n", "stream", *(f.name for f in fields(self))})
+        own = {"model", "messages", "n", "stream", "max_completion_tokens", *(f.name for f in fields(self))}
+        taken = sorted(own & set(self.extra))
         if taken:
             raise ConfigError(f"extra names {taken}, which have their own settings or are not free to choose")
 

@@ -78,7 +78,8 @@ def http_judge(url: str, **changes: Any) -> HttpTeacher:
     values = {
         "name": "loopback", "model": "j", "base_url": url, "api_key_env": None, "max_tokens": 40, "temperature": 0.0,
         "top_p": None, "seed": None, "timeout_s": 2.0, "concurrency": 8, "start_concurrency": 8,
-        "requests_per_minute": None, "tokens_per_minute": None, "token_limit_field": "max_tokens", "prices": {},
+        "requests_per_minute": None, "tokens_per_minute": None, "token_limit_field": "max_tokens",
+        "usd_per_million": {},
     }  # fmt: skip
     return HttpTeacher(**(values | changes))
 

@@ -57,7 +57,7 @@ def http_teacher(url: str, **changes: Any) -> HttpTeacher:
         "requests_per_minute": None,
         "tokens_per_minute": None,
         "token_limit_field": "max_tokens",
-        "prices": {"m": {"prompt": 1.0, "completion": 2.0}},
+        "usd_per_million": {"prompt": 1.0, "completion": 2.0},
     }
     return HttpTeacher(**(values | changes))
 
@@ -249,7 +249,7 @@ def test_finished_items_come_before_the_stop(tmp_path: Path) -> None:
 
 def test_unknown_price_with_a_budget_is_refused(tmp_path: Path) -> None:
     """Fails if a cap in USD silently counts every call as free."""
-    teacher = http_teacher("http://127.0.0.1:9/v1", prices={})
+    teacher = http_teacher("http://127.0.0.1:9/v1", usd_per_million={"prompt": None})
     with pytest.raises(ConfigError, match="price of 'm' is not known"):
         collect(teacher, tmp_path / "c.sqlite", [], budget=Budget(max_usd=1.0))
 

@@ -79,11 +79,12 @@ def test_caps_must_be_positive(cap: dict[str, float]) -> None:
         Budget(**cap)
 
 
-def test_price_table_is_checked() -> None:
-    """Fails if a misspelt price counts as nothing."""
-    assert price_of("m", {}) is None
-    assert price_of("m", {"m": {"prompt": 1.0, "completion": 2.0}}) == Price(prompt=1.0, completion=2.0)
-    with pytest.raises(ConfigError, match=r"prices\.m"):
-        price_of("m", {"m": {"promt": 1.0, "completion": 2.0}})
+def test_a_price_is_whole() -> None:
+    """Fails if a price that is misspelt, or given by half, counts as nothing."""
+    assert price_of({}) is price_of({"prompt": None, "completion": None}) is None
+    assert price_of({"prompt": 1.0, "completion": 2.0, "cached_prompt": None}) == Price(prompt=1.0, completion=2.0)
+    for half in ({"prompt": 1.0, "completion": None}, {"promt": 1.0, "completion": 2.0}):
+        with pytest.raises(ConfigError, match="give `prompt` and `completion`"):
+            price_of(half)
     with pytest.raises(ConfigError, match="price prompt is -1"):
-        price_of("m", {"m": {"prompt": -1, "completion": 2.0}})
+        price_of({"prompt": -1, "completion": 2.0})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orca2.errors import DataError
+from orca2.errors import ConfigError, DataError
 from orca2.records import Turn
 from orca2.synthesis.cache import BatchResult, Cache
 from orca2.synthesis.requests import NO_USAGE, Decoding, Failure, Reply, Request, Usage
@@ -47,6 +47,13 @@ def test_key_is_stable() -> None:
     """Fails if a change makes every answer of every existing cache be bought again."""
     assert ASKED.key == "406dece88e15e65a5d31bcad138f48a7d587f674f0fac7de08a09b6fc81d2687"
     assert replace(ASKED, decoding=Decoding(max_tokens=10, temperature=0)).key == ASKED.key
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n"])
+def test_extra_cannot_lift_a_limit(field: str) -> None:
+    """Fails if an answer may be longer, or be several, than what the budget reserves for it."""
+    with pytest.raises(ConfigError, match=field):
+        Decoding(max_tokens=10, extra={field: 9999})
 
 
 def test_text_that_cannot_be_sent_is_refused() -> None:

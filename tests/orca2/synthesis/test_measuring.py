@@ -158,5 +158,5 @@ def http_teacher(url: str) -> HttpTeacher:
     return HttpTeacher(
         name="loopback", model="m", base_url=url, api_key_env=None, max_tokens=40, temperature=0.0, top_p=None,
         seed=None, timeout_s=5.0, concurrency=16, start_concurrency=16, requests_per_minute=None,
-        tokens_per_minute=None, token_limit_field="max_tokens", prices={"m": {"prompt": 1.0, "completion": 2.0}},
+        tokens_per_minute=None, token_limit_field="max_tokens", usd_per_million={"prompt": 1.0, "completion": 2.0},
     )  # fmt: skip

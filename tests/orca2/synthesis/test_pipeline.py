@@ -23,6 +23,8 @@ SERVED = (
     "teacher.start_concurrency=64", "first_wait_s=0.01", "longest_wait_s=0.05", "attempts=12",
 )  # fmt: skip
 
+PRICE = ("teacher.usd_per_million.prompt=1", "teacher.usd_per_million.completion=2")
+
 
 def content(example: Example | dict[str, Any]) -> tuple[str, ...]:
     names = ("task", "strategy", "system", "user", "answer", "gold")
@@ -190,7 +192,7 @@ def test_few_shot_examples_are_built_from_answered_ones(tmp_path: Path, data_set
 def test_the_estimate_comes_before_the_first_call(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
     """A budget is decided on this figure."""
     with loopback.serving() as server:
-        priced = (*SERVED, f"teacher.base_url={server.url}", "size=40", "+teacher.prices.m={prompt:1.0,completion:2.0}")
+        priced = (*SERVED, f"teacher.base_url={server.url}", "size=40", *PRICE)
         with pytest.raises(BudgetStop) as stop:
             data_sets.make(tmp_path / "a", *priced, "max_requests=15", "teacher.requests_per_minute=6000")
         assert server.counters()["requests"] == 15
@@ -209,7 +211,7 @@ def test_the_rest_is_counted_by_this_run_alone(tmp_path: Path, data_sets: Any, l
     """Answers of another data set in the same cache, or calls refused for nothing, make the rest look small."""
     with loopback.serving(loopback.Faults(rate_limit=0.5, retry_after="0.01")) as server:
         served = (*SERVED, f"teacher.base_url={server.url}", f"cache={tmp_path / 'c.sqlite'}", "seed=1")
-        priced = (*served, "+teacher.prices.m={prompt:1000.0,completion:2000.0}")
+        priced = (*served, "teacher.usd_per_million.prompt=1000", "teacher.usd_per_million.completion=2000")
         data_sets.make(tmp_path / "a", *priced, "size=60")
         before = server.counters()
         with pytest.raises(BudgetStop) as stop:

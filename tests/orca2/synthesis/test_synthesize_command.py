@@ -18,7 +18,7 @@ ITEMS = 2000
 SERVED = (
     "teacher=vllm_server", "teacher.model=m", "teacher.max_tokens=40", "teacher.timeout_s=20", "teacher.concurrency=64",
     "teacher.start_concurrency=64", "attempts=30", "first_wait_s=0.01", "longest_wait_s=0.1", f"size={ITEMS}",
-    "shard_rows=700", "+teacher.prices.m={prompt:1.0,completion:2.0}",
+    "shard_rows=700", "teacher.usd_per_million.prompt=1", "teacher.usd_per_million.completion=2",
 )  # fmt: skip
 FAULTS = {"rate_limit": 0.01, "error": 0.05, "truncate": 0.02, "malformed": 0.02, "drop": 0.02}
 

@@ -68,8 +68,8 @@ class BatchTeacher:
     poll_s: float
     linger_s: float
     """A job that is not full is created after this long without a new request."""
-    prices: Mapping[str, Mapping[str, float]]
-    """Model -> USD per million tokens, without the discount."""
+    usd_per_million: Mapping[str, float | None]
+    """Tokens, without the discount; as the HTTP teacher's."""
     batch_factor: float
     """What a batch answer costs of the price."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class BatchTeacher:
             seed=self.seed,
             extra=dict(self.extra),
         )
-        price = price_of(self.model, self.prices)
+        price = price_of(self.usd_per_million)
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", Limits(concurrency=self.batch_size * self.jobs))
         object.__setattr__(self, "price", None if price is None else price.scaled(self.batch_factor))

@@ -56,8 +56,8 @@ class HttpTeacher:
     tokens_per_minute: float | None
     token_limit_field: TokenLimitField
     """The body's name for max_tokens; newer OpenAI models want the second one."""
-    prices: Mapping[str, Mapping[str, float]]
-    """Model -> USD per million tokens: `prompt`, `completion`, and `cached_prompt` where it differs."""
+    usd_per_million: Mapping[str, float | None]
+    """Tokens: `prompt`, `completion`, and `cached_prompt` where it differs; None or left out where not known."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)
@@ -92,7 +92,7 @@ class HttpTeacher:
         )
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", limits)
-        object.__setattr__(self, "price", price_of(self.model, self.prices))
+        object.__setattr__(self, "price", price_of(self.usd_per_million))
 
     @asynccontextmanager
     async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:

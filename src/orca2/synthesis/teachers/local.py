@@ -44,7 +44,7 @@ class LocalTeacher:
     max_tokens: int
     batch_size: int
     model: str = field(init=False)
-    """Folder's name and a fingerprint of its files, so that new weights have new keys."""
+    """Folder's name and a fingerprint of its files and the dtype, so that other answers have other keys."""
     price: Price = field(default=FREE, init=False)
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)
@@ -55,7 +55,7 @@ class LocalTeacher:
             raise ConfigError(
                 f"teacher={self.name}: {self.path!r} holds no config.json; give the folder of a Hugging Face model"
             )
-        object.__setattr__(self, "model", fingerprint(Path(self.path)))
+        object.__setattr__(self, "model", fingerprint(Path(self.path), self.dtype))
         object.__setattr__(self, "decoding", Decoding(max_tokens=self.max_tokens, temperature=0.0))
         # Twice a batch, so that the next one is full when the last one ends.
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
@@ -143,9 +143,11 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
     return ids + list(tokenizer(rest, add_special_tokens=False)["input_ids"])
 
 
-def fingerprint(folder: Path) -> str:
-    """`<folder's name>@<12 digits>`: of the names, sizes and ends of the files that decide the answers."""
-    digest = hashlib.sha256()
+def fingerprint(folder: Path, settings: str) -> str:
+    """`<folder's name>@<12 digits>`: of the settings, and the names, sizes and ends of the files, that decide the
+    answers.
+    """
+    digest = hashlib.sha256(settings.encode())
     for path in sorted(folder.iterdir()):
         if path.suffix not in (".json", ".safetensors", ".jinja", ".model"):
             continue

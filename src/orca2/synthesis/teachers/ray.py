@@ -15,7 +15,7 @@ from orca2.synthesis.cache import Cache
 from orca2.synthesis.limits import Limits
 from orca2.synthesis.requests import Answer, Decoding, Reply, Request, Trouble, Usage
 from orca2.synthesis.teachers.gathering import Gathering, Outcome, in_thread
-from orca2.synthesis.teachers.vllm import sampling
+from orca2.synthesis.teachers.vllm import engine_model, sampling
 
 LINGER = 1.0
 """Seconds without a new request after which a batch that is not full is answered."""
@@ -30,7 +30,8 @@ class RayTeacher:
     """
 
     name: str
-    model: str
+    path: str
+    """A folder on all nodes, or a name on the hub."""
     max_tokens: int
     temperature: float | None
     top_p: float | None
@@ -43,6 +44,8 @@ class RayTeacher:
     """Requests per pass over the cluster; what a crash can lose."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """`engine_kwargs` of vLLM, such as `tensor_parallel_size`."""
+    model: str = field(init=False)
+    """With the engine, where it may change the answers."""
     price: Price = field(default=FREE, init=False)
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)
@@ -52,6 +55,7 @@ class RayTeacher:
         if "trust_remote_code" in self.engine:
             raise ConfigError("engine.trust_remote_code would run the model repository's own code; remove it")
         decoding = Decoding(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+        object.__setattr__(self, "model", engine_model(self.path, None, self.engine))
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
@@ -65,7 +69,7 @@ class RayTeacher:
                 "or take a teacher over HTTP"
             ) from error
         config = llm.vLLMEngineProcessorConfig(
-            model_source=self.model,
+            model_source=self.path,
             concurrency=self.replicas,
             batch_size=self.rows_per_call,
             engine_kwargs=dict(self.engine),

@@ -1,9 +1,10 @@
 """A teacher that only knows the answers in another run's cache: no model, no cost, no network."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orca2.errors import ConfigError
 from orca2.synthesis.budget import FREE, Price
@@ -27,13 +28,20 @@ class ReplayTeacher:
     temperature: float | None
     top_p: float | None
     seed: int | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
     price: Price = field(default=FREE, init=False)
     cached: bool = field(default=False, init=False)
     decoding: Decoding = field(init=False)
     limits: Limits = field(default=Limits(concurrency=16), init=False)
 
     def __post_init__(self) -> None:
-        decoding = Decoding(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+        decoding = Decoding(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            extra=dict(self.extra),
+        )
         object.__setattr__(self, "decoding", decoding)
 
     @asynccontextmanager

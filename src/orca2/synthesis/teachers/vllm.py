@@ -3,10 +3,13 @@
 Prefer `vllm serve` with the HTTP teacher where several processes share one model.
 """
 
+import hashlib
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from orca2.errors import ConfigError
@@ -15,7 +18,10 @@ from orca2.synthesis.cache import Cache
 from orca2.synthesis.limits import Limits
 from orca2.synthesis.requests import Answer, Decoding, Failure, Reply, Request, Usage
 from orca2.synthesis.teachers.gathering import Gathering, in_thread
+from orca2.synthesis.teachers.local import fingerprint
 
+ROOM = frozenset({"gpu_memory_utilization", "swap_space", "cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens"})
+"""Engine arguments that say how much fits, besides those with `parallel` in their name."""
 LINGER = 0.2
 """Seconds without a new request after which a batch that is not full is answered."""
 
@@ -29,7 +35,7 @@ class VllmTeacher:
     """
 
     name: str
-    model: str
+    path: str
     """A folder, or a name on the hub."""
     revision: str | None
     max_tokens: int
@@ -40,6 +46,8 @@ class VllmTeacher:
     """Requests per call of the engine; what a crash can lose."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as `tensor_parallel_size`."""
+    model: str = field(init=False)
+    """With revision and engine, where they may change the answers."""
     price: Price = field(default=FREE, init=False)
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)
@@ -49,6 +57,7 @@ class VllmTeacher:
         if "trust_remote_code" in self.engine:
             raise ConfigError("engine.trust_remote_code would run the model repository's own code; remove it")
         decoding = Decoding(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+        object.__setattr__(self, "model", engine_model(self.path, self.revision, self.engine))
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
@@ -61,7 +70,7 @@ class VllmTeacher:
                 f"teacher={self.name} needs vLLM in this environment: pip install vllm (in an environment of "
                 "its own, it pins torch); or run `vllm serve` there and take teacher=vllm_server here"
             ) from error
-        llm = vllm.LLM(model=self.model, revision=self.revision, **self.engine)
+        llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
 
         def answer_all(requests: Sequence[Request]) -> list[Reply | Failure]:
             return [
@@ -85,8 +94,20 @@ class VllmTeacher:
             text=best.text,
             finish_reason=best.finish_reason or "stop",
             usage=Usage(prompt_tokens=len(answer.prompt_token_ids), completion_tokens=len(best.token_ids)),
-            model=self.model if self.revision is None else f"{self.model}@{self.revision}",
+            model=self.model,
         )
+
+
+def engine_model(path: str, revision: str | None, engine: Mapping[str, Any]) -> str:
+    """A model's name for requests: `<hub name>@<revision>+<12 digits of the engine's arguments>`, the latter two where
+    they are set; of a folder its name and fingerprint. Arguments that only say where the model is spread count not.
+    """
+    deciding = {name: value for name, value in engine.items() if "parallel" not in name and name not in ROOM}
+    settings = json.dumps(deciding, sort_keys=True) if deciding else ""
+    if Path(path).is_dir():
+        return fingerprint(Path(path), settings)
+    name = path if revision is None else f"{path}@{revision}"
+    return f"{name}+{hashlib.sha256(settings.encode()).hexdigest()[:12]}" if settings else name
 
 
 def sampling(request: Request) -> dict[str, Any]:

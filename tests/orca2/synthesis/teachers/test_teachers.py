@@ -100,7 +100,7 @@ def batch_teacher(url: str, **changes: Any) -> BatchTeacher:
     values: dict[str, Any] = {
         "name": "batch", "model": "m", "base_url": url, "api_key_env": None, "max_tokens": 40, "temperature": 0.0,
         "top_p": None, "seed": None, "token_limit_field": "max_tokens", "batch_size": 50, "jobs": 2, "poll_s": 0.02,
-        "linger_s": 0.05, "prices": {"m": {"prompt": 1.0, "completion": 2.0}}, "batch_factor": 0.5,
+        "linger_s": 0.05, "usd_per_million": {"prompt": 1.0, "completion": 2.0}, "batch_factor": 0.5,
     }  # fmt: skip
     return BatchTeacher(**(values | changes))
 
@@ -255,9 +255,11 @@ def test_rules_err_at_the_rate_that_is_set() -> None:
 def test_replay_answers_from_another_cache(tmp_path: Path) -> None:
     """Fails if a published cache cannot remake its data set, or an unknown request is silently dropped."""
     with loopback.serving() as server:
-        teacher = http_teacher(server.url, timeout_s=30.0)
+        extra = {"reasoning_effort": "low"}
+        teacher = http_teacher(server.url, timeout_s=30.0, extra=extra)
         made, _ = collect(teacher, tmp_path / "made.sqlite", requests(teacher, 5))
     values: dict[str, Any] = {"max_tokens": 40, "temperature": 0.0, "top_p": None, "seed": None, "model": "m"}
+    values["extra"] = extra
     replay = ReplayTeacher(name="replay", path=str(tmp_path / "made.sqlite"), **values)
     again, _ = collect(replay, tmp_path / "c.sqlite", requests(replay, 6))
     assert again[:5] == made and again[5][1].kind == "missing"
@@ -267,7 +269,7 @@ def test_replay_answers_from_another_cache(tmp_path: Path) -> None:
 
 def test_engines_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails if a missing optional package ends in a foreign traceback."""
-    values: dict[str, Any] = {"model": "m", "max_tokens": 9, "temperature": 0.0, "top_p": None, "seed": 1}
+    values: dict[str, Any] = {"path": "m", "max_tokens": 9, "temperature": 0.0, "top_p": None, "seed": 1}
     for module, teacher in (
         ("vllm", VllmTeacher(name="v", revision=None, batch_size=4, **values)),
         ("ray", RayTeacher(name="r", replicas=1, rows_per_call=2, batch_size=4, **values)),
@@ -292,7 +294,7 @@ def test_offline_engine_gets_chats_and_sampling(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=lambda **given: given))
     teacher = VllmTeacher(
-        name="v", model="m", revision=None, max_tokens=9, temperature=0.7, top_p=None, seed=1, batch_size=4,
+        name="v", path="m", revision=None, max_tokens=9, temperature=0.7, top_p=None, seed=1, batch_size=4,
         engine={"tensor_parallel_size": 2},
     )  # fmt: skip
     asked = [replace(next(requests(teacher, 1)), sample=n) for n in range(6)]
@@ -301,6 +303,26 @@ def test_offline_engine_gets_chats_and_sampling(tmp_path: Path, monkeypatch: pyt
     assert [result for _, result in results] == [Reply(text="fine", finish_reason="stop", usage=usage, model="m")] * 6
     assert seen[0] == (asked[0].messages, {"max_tokens": 9, "temperature": 0.7, "seed": 1})
     assert sorted(sampling["seed"] for _, sampling in seen) == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_changes_the_answers_changes_the_key(student: Path) -> None:
+    """Fails if a data set gets the cached answers of another revision, quantization or precision."""
+    values: dict[str, Any] = {"max_tokens": 9, "temperature": 0.0, "top_p": None, "seed": 1, "batch_size": 4}
+
+    def vllm(path: str = "o/m", revision: str | None = None, **engine: Any) -> str:
+        return VllmTeacher(name="v", path=path, revision=revision, engine=engine, **values).model
+
+    def local(dtype: str) -> str:
+        return LocalTeacher(name="l", path=str(student), device="cpu", dtype=dtype, max_tokens=9, batch_size=4).model
+
+    assert vllm() == vllm(tensor_parallel_size=2, gpu_memory_utilization=0.8) == "o/m"
+    assert vllm(revision="c0ffee") == "o/m@c0ffee"
+    folder = str(student)
+    names = [
+        vllm(), vllm(revision="c0ffee"), vllm(quantization="fp8"), vllm(dtype="float16"), vllm("o/n", dtype="float16"),
+        vllm(folder), vllm(folder, dtype="float16"), local("float32"), local("bfloat16"),
+    ]  # fmt: skip
+    assert len(set(names)) == len(names) and not any(folder in name for name in names)
 
 
 @pytest.fixture(scope="module")
