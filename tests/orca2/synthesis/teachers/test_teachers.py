@@ -1,6 +1,5 @@
 """The kinds of teacher: keys stay secret, jobs survive, models and rules answer."""
 
-import asyncio
 import importlib.util
 import logging
 import os
@@ -17,11 +16,8 @@ from typing import Any
 import pytest
 
 from orca2.errors import ConfigError
-from orca2.synthesis.asking import asking
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.requests import Decoding, Failure, Generated, Reply, Request, TeacherError, Usage, accepted
-from orca2.synthesis.teachers import batch
-from orca2.synthesis.teachers.batch import BatchTeacher
 from orca2.synthesis.teachers.completions import read_error, retry_after
 from orca2.synthesis.teachers.local import LocalTeacher, prompt_ids
 from orca2.synthesis.teachers.ray import RayTeacher
@@ -94,118 +90,6 @@ def test_statuses() -> None:
     for status in (401, 402, 403, 404):
         with pytest.raises(TeacherError, match=str(status)):
             read_error(status, "", {}, "t", "")
-
-
-def batch_teacher(url: str, **changes: Any) -> BatchTeacher:
-    values: dict[str, Any] = {
-        "name": "batch", "model": "m", "base_url": url, "api_key_env": None, "max_tokens": 40, "temperature": 0.0,
-        "top_p": None, "seed": None, "token_limit_field": "max_tokens", "batch_size": 50, "jobs": 2, "poll_s": 0.02,
-        "linger_s": 0.05, "usd_per_million": {"prompt": 1.0, "completion": 2.0}, "batch_factor": 0.5,
-    }  # fmt: skip
-    return BatchTeacher(**(values | changes))
-
-
-def test_batch_and_online_share_the_cache(tmp_path: Path) -> None:
-    """Fails if an answer from a batch job is bought again online, or is not joined to its request."""
-    with loopback.serving(loopback.Faults(batch_expires=0.2)) as server:
-        teacher = batch_teacher(server.url)
-        asked = [*requests(teacher, 120), *requests(teacher, 2, "#length {i}"), *requests(teacher, 2, "#too_long {i}")]
-        results, engine_ = collect(teacher, tmp_path / "c.sqlite", asked)
-        assert [item for item, _ in results] == asked
-        assert [getattr(r, "kind", "reply") for _, r in results[-4:]] == ["truncated"] * 2 + ["too_long"] * 2
-        counters = server.counters()
-        assert counters["repeated_answers"] == 0 and counters["batches"] >= 3 and counters["requests"] == 0
-        online, _ = collect(http_teacher(server.url), tmp_path / "c.sqlite", asked)
-        assert online == results and server.counters()["requests"] == 0
-        assert engine_.spending.usd == pytest.approx(billed(server)) and billed(server) > 0
-
-
-def test_batch_job_survives_its_process(tmp_path: Path) -> None:
-    """Fails if a job that runs at the provider is created again after a crash, with or without its id stored."""
-
-    async def abandon(teacher: BatchTeacher, asked: list[Request]) -> None:
-        with Cache(tmp_path / "c.sqlite") as cache:
-            async with asking(teacher, cache) as engine_:
-                plan = engine_.map(asked, engine.answer_once)
-                task = asyncio.ensure_future(anext(plan))
-                while server.counters()["batches"] == 0:
-                    await asyncio.sleep(0.01)
-                await asyncio.sleep(0.1)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-    for forget_id in (False, True):
-        with loopback.serving(loopback.Faults(batch_seconds=1.0)) as server:
-            teacher = batch_teacher(server.url)
-            asked = list(requests(teacher, 20, f"{forget_id} {{i}}"))
-            asyncio.run(abandon(teacher, asked))
-            with Cache(tmp_path / "c.sqlite") as cache:
-                (token,) = cache.batches(["default"])
-                if forget_id:
-                    cache._db.execute("UPDATE batches SET id = NULL")
-                before = cache.calls("default")["known"][3] if "known" in cache.calls("default") else 0.0
-            results, engine_ = collect(teacher, tmp_path / "c.sqlite", asked)
-            assert all(isinstance(result, Reply) for _, result in results) and len(results) == 20
-            assert server.counters()["batches"] == 1 and server.counters()["answered"] == 20
-            assert engine_.spending.usd == pytest.approx(before + billed(server))
-            assert engine_.spending.unsure_requests == 0
-        with Cache(tmp_path / "c.sqlite") as cache:
-            assert cache.batches(["default"]) == {} and token
-
-
-def billed(server: Any) -> float:
-    counters = server.counters()
-    return float((counters["prompt_tokens"] + 2 * counters["completion_tokens"]) / 1e6 * 0.5)
-
-
-def test_a_process_that_starts_leaves_the_jobs_of_a_living_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails if a rank forgets the job that another one is just creating: its answers would be bought twice."""
-    uploading = asyncio.Event()
-
-    async def slow_upload(service: Any, content: Any) -> str:
-        id = await upload(service, content)
-        if service._run.startswith("d/0"):
-            uploading.set()
-            await asyncio.sleep(1.0)
-        return str(id)
-
-    upload = batch._Service._upload
-    monkeypatch.setattr(batch._Service, "_upload", slow_upload)
-
-    async def rank(number: int) -> float:
-        # With a connection of its own, as a process has.
-        with Cache(tmp_path / "c.sqlite") as cache:
-            async with asking(teacher, cache, run=f"d/{number}-of-2", retry=engine.QUICK) as engine_:
-                asked = requests(teacher, 20, f"{number} {{i}}")
-                results = [result async for _, result in engine_.map(asked, engine.answer_once)]
-            assert len(results) == 20 and all(isinstance(result, Reply) for result in results)
-            return engine_.spending.usd
-
-    async def both() -> float:
-        first = asyncio.create_task(rank(0))
-        await uploading.wait()
-        second = await rank(1)
-        assert not first.done()
-        return await first + second
-
-    with loopback.serving() as server:
-        teacher = batch_teacher(server.url)
-        spent = asyncio.run(both())
-        assert server.counters()["answered"] == server.counters()["unique_answered"] == 40
-        assert spent == pytest.approx(billed(server))
-
-
-def test_one_hopeless_line_costs_no_answers(tmp_path: Path) -> None:
-    """Fails if a line that ends the run takes the paid answers of its job along, or blocks every later start."""
-    with loopback.serving(loopback.Faults()) as server:
-        teacher = batch_teacher(server.url)
-        asked = list(requests(teacher, 20))
-        with pytest.raises(TeacherError, match="insufficient_quota"):
-            collect(teacher, tmp_path / "c.sqlite", [*asked, *requests(teacher, 1, "#quota")])
-        results, engine_ = collect(teacher, tmp_path / "c.sqlite", asked)
-        assert all(isinstance(result, Reply) for _, result in results)
-        assert server.counters()["batches"] == 1 and engine_.tally.replayed == 20
-        assert engine_.spending.usd == pytest.approx(billed(server)) and engine_.spending.unsure_requests == 0
 
 
 def generated(family: str, strategy: str, index: int = 0) -> Request:
