@@ -31,7 +31,7 @@ class Form(NamedTuple):
 def flat_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSON, JSON lines, CSV or text file. Raises DataError for one that cannot be parsed."""
     if path.suffix == ".csv":
-        yield from csv.DictReader(io.StringIO(_text(path), newline=""))
+        yield from _headed(path)
     elif path.suffix == ".txt":
         yield from ({"text": line} for line in _text(path).split("\n") if line.strip())
     else:
@@ -69,13 +69,35 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}; download the file again") from error
 
 
-def _csv(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
+def _csv(path: Path, delimiter: str = ",") -> Iterator[list[str] | Row]:
+    """Cells of each record. After a broken one, such as a quote never closed, reading goes on with the next line."""
+    lines = list(io.StringIO(_text(path), newline=""))
+    done = 0
+    while done < len(lines):
+        reader = csv.reader(lines[done:], delimiter=delimiter, strict=True)
+        read = 0
+        try:
+            for cells in reader:
+                read = reader.line_num
+                yield cells
+            return
+        except csv.Error as error:
+            done += read + 1
+            yield {"broken": f"line {done} is not CSV: {error}"}
+
+
+def _headed(path: Path) -> Iterator[Row]:
+    records = _csv(path)
+    header = next(records, [])
+    if isinstance(header, dict):
+        raise DataError(f"{path} has no header: {header['broken']}; download the file again")
+    for cells in filter(None, records):
+        yield cells if isinstance(cells, dict) else dict(zip(header, cells, strict=False))
 
 
 def _headless(path: Path) -> Iterator[Row]:
     for cells in _csv(path):
-        yield {str(column): cell for column, cell in enumerate(cells)}
+        yield cells if isinstance(cells, dict) else {str(column): cell for column, cell in enumerate(cells)}
 
 
 def _agieval(rows: Iterable[Row]) -> Iterator[Row]:
@@ -120,19 +142,32 @@ def _bbh(rows: Iterable[Row]) -> Iterator[Row]:
         }
 
 
-def _drop(path: Path) -> Iterator[Row]:
-    """Passage id -> passage and questions; an answer is a number, spans or a date, by each annotator."""
+def _drop_pairs(path: Path) -> Iterator[Row]:
+    """Passage id -> passage and its questions."""
     for passage_id, entry in _json(path).items():
-        for pair in entry["qa_pairs"]:
-            given = [pair["answer"], *pair.get("validated_answers", [])]
-            answers = [answer for answer in map(_drop_answer, given) if answer]
-            row = {
+        if not isinstance(entry, dict) or not isinstance(entry.get("qa_pairs"), list):
+            yield {"broken": f"{passage_id}: no list `qa_pairs`"}
+            continue
+        yield from (
+            {"passage_id": passage_id, "passage": entry.get("passage"), "pair": pair} for pair in entry["qa_pairs"]
+        )
+
+
+def _drop(rows: Iterable[Row]) -> Iterator[Row]:
+    """An answer is a number, spans or a date, by each annotator."""
+    for row in rows:
+        pair = row["pair"]
+        given = [pair["answer"], *pair.get("validated_answers", [])]
+        answers = [answer for answer in map(_drop_answer, given) if answer]
+        if answers:
+            yield {
                 "id": pair["query_id"],
-                "passage": entry["passage"],
+                "passage": row["passage"],
                 "question": pair["question"],
                 "answers": answers,
             }
-            yield row if answers else {"broken": f"{passage_id}: question {pair['query_id']} has no answer"}
+        else:
+            yield {"broken": f"{row['passage_id']}: question {pair['query_id']} has no answer"}
 
 
 def _drop_answer(answer: Row) -> list[str]:
@@ -174,23 +209,31 @@ def _without_marks(text: str) -> str:
     return " ".join(re.sub(r"\[.*?\]", "", text.replace(" [title]", ". ")).split())
 
 
-def _race(path: Path) -> Iterator[Row]:
-    """One passage a file, with parallel lists of questions, options and answers."""
-    passage = _json(path)
-    for question, options, answer in zip(passage["questions"], passage["options"], passage["answers"], strict=True):
-        yield {
-            "example_id": path.parent.name + path.name,
-            "article": passage["article"],
-            "question": question,
-            "options": options,
-            "answer": answer,
-        }
+def _race_file(path: Path) -> Iterator[Row]:
+    yield {"example_id": path.parent.name + path.name, "passage": _json(path)}
+
+
+def _race(rows: Iterable[Row]) -> Iterator[Row]:
+    """A passage with parallel lists of questions, options and answers."""
+    for row in rows:
+        passage = row["passage"]
+        for question, options, answer in zip(passage["questions"], passage["options"], passage["answers"], strict=True):
+            yield {
+                "example_id": row["example_id"],
+                "article": passage["article"],
+                "question": question,
+                "options": options,
+                "answer": answer,
+            }
 
 
 def _crass(path: Path) -> Iterator[Row]:
     """Delimiter `;`: id, batch, premise, counterfactual question, right answer, two or three distractors."""
-    for cells in _csv(path, ";"):
-        cells = [cell.strip() for cell in cells]
+    for record in _csv(path, ";"):
+        if isinstance(record, dict):
+            yield record
+            continue
+        cells = [cell.strip() for cell in record]
         if len(cells) < 7:
             if any(cells):
                 yield {"broken": f"{len(cells)} columns where at least 7 are needed"}
@@ -236,16 +279,16 @@ def _qmsum(rows: Iterable[Row]) -> Iterator[Row]:
                 }
 
 
-def _ms_marco(path: Path) -> Iterator[Row]:
+def _ms_marco_table(path: Path) -> Iterator[Row]:
     """v2.1 keeps a table as columns keyed by row number; v1.1 one row a line."""
     loaded = _json(path)
     if isinstance(loaded, dict):
         keys = list(loaded["query_id"])
         loaded = [{column: values[key] for column, values in loaded.items() if key in values} for key in keys]
-    yield from _ms_marco_rows(loaded)
+    yield from (row if isinstance(row, dict) else {"broken": f"not an object: {str(row)[:40]!r}"} for row in loaded)
 
 
-def _ms_marco_rows(rows: Iterable[Row]) -> Iterator[Row]:
+def _ms_marco(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         if "query" not in row or not row.get("passages"):
             yield {"broken": f"query {row.get('query_id')!r} has no question or no passages"}
@@ -264,11 +307,19 @@ def _ms_marco_rows(rows: Iterable[Row]) -> Iterator[Row]:
 def _mt_bench(path: Path) -> Iterator[Row]:
     """Questions, with the references of GPT-4 where `reference_answer/gpt-4.jsonl` stands beside them."""
     references = path.parent / "reference_answer" / "gpt-4.jsonl"
-    known = (
-        {row["question_id"]: row["choices"][0]["turns"] for row in flat_rows(references)} if references.exists() else {}
-    )
+    known: dict[str, list[str]] = {}
+    for row in _guarded(_mt_bench_reference)(flat_rows(references) if references.exists() else []):
+        if "broken" in row:
+            yield {"broken": f"{references.name}: {row['broken']}"}
+        else:
+            known[str(row["question_id"])] = row["turns"]
     for row in flat_rows(path):
-        yield row | {"reference": known.get(row["question_id"], row.get("reference", []))}
+        yield row | {"reference": known.get(str(row.get("question_id")), row.get("reference", []))}
+
+
+def _mt_bench_reference(rows: Iterable[Row]) -> Iterator[Row]:
+    for row in rows:
+        yield {"question_id": row["question_id"], "turns": row["choices"][0]["turns"]}
 
 
 def _rocstories(rows: Iterable[Row]) -> Iterator[Row]:
@@ -279,49 +330,49 @@ def _rocstories(rows: Iterable[Row]) -> Iterator[Row]:
         }
 
 
-def _flattened(flatten: Callable[[Iterable[Row]], Iterator[Row]]) -> Form:
-    """A form whose nesting is inside each row, the same in files and on the hub."""
+Flatten = Callable[[Iterable[Row]], Iterator[Row]]
+
+
+def _guarded(flatten: Flatten) -> Flatten:
+    """`flatten`, row by row: one that it cannot take is broken, and costs no other."""
 
     def rows(raw: Iterable[Row]) -> Iterator[Row]:
         for row in raw:
-            yield from (row,) if "broken" in row else _safely(flatten, row)
+            try:
+                # As a list: of a row that is broken at its end, nothing is asked.
+                yield from [row] if "broken" in row else list(flatten([row]))
+            except (KeyError, TypeError, AttributeError, IndexError, ValueError, SyntaxError) as error:
+                yield {"broken": f"not in its data set's form: {type(error).__name__} {error}"}
 
-    return Form(lambda path: rows(flat_rows(path)), rows)
-
-
-def _safely(flatten: Callable[[Iterable[Row]], Iterator[Row]], row: Row) -> list[Row]:
-    try:
-        return list(flatten([row]))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        return [{"broken": f"not in its data set's form: {type(error).__name__} {error}"}]
+    return rows
 
 
-def _from_file(file: Callable[[Path], Iterator[Row]], hub: Callable[[Iterable[Row]], Iterator[Row]] = iter) -> Form:
-    """A form whose nesting is that of the file."""
+def _nested(flatten: Flatten, file: Callable[[Path], Iterator[Row]] = flat_rows, hub: Flatten | None = None) -> Form:
+    """A form whose rows are nested. `file`: raw rows of one file, `hub`: where the hub's rows are nested otherwise."""
 
     def rows(path: Path) -> Iterator[Row]:
         try:
-            yield from file(path)
+            yield from _guarded(flatten)(file(path))
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise DataError(f"{path} is not in its data set's form: {type(error).__name__} {error}") from error
 
-    return Form(rows, hub)
+    return Form(rows, _guarded(hub or flatten))
 
 
 FORMS: dict[str, Form] = {
     "flat": Form(flat_rows, iter),
     "headless": Form(_headless, iter),
-    "agieval": _flattened(_agieval),
-    "olmes": _flattened(_olmes),
-    "bbh": _flattened(_bbh),
-    "hellaswag": _flattened(_hellaswag),
-    "toxigen": _flattened(_toxigen),
-    "qmsum": _flattened(_qmsum),
-    "rocstories": _flattened(_rocstories),
-    "drop": _from_file(_drop, _drop_hub),
-    "race": _from_file(_race),
-    "crass": _from_file(_crass),
-    "ms_marco": _from_file(_ms_marco, _ms_marco_rows),
-    "mt_bench": _from_file(_mt_bench),
+    "agieval": _nested(_agieval),
+    "olmes": _nested(_olmes),
+    "bbh": _nested(_bbh),
+    "hellaswag": _nested(_hellaswag),
+    "toxigen": _nested(_toxigen),
+    "qmsum": _nested(_qmsum),
+    "rocstories": _nested(_rocstories),
+    "drop": _nested(_drop, _drop_pairs, _drop_hub),
+    "race": _nested(_race, _race_file, iter),
+    "crass": _nested(iter, _crass),
+    "ms_marco": _nested(_ms_marco, _ms_marco_table),
+    "mt_bench": _nested(iter, _mt_bench),
 }
 """Name in a layout's `form` -> how its files, or its rows on the hub, become flat rows."""

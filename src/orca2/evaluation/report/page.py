@@ -11,8 +11,9 @@ from importlib import resources
 
 from orca2.evaluation.records import AnsweredTurn, SampleRecord
 from orca2.evaluation.report.load import Run
-from orca2.evaluation.report.summary import cells_of, main_metric
+from orca2.evaluation.report.summary import main_metric
 from orca2.evaluation.report.tables import Table
+from orca2.evaluation.results import by_cell
 from orca2.evaluation.verdicts import Verdict
 from orca2.hashing import hash64
 
@@ -60,7 +61,7 @@ def _asset(name: str) -> str:
 
 
 def _chosen(run: Run, each: int) -> Iterable[SampleRecord]:
-    for cell in cells_of(run.records).values():
+    for cell in by_cell(run.records).values():
         # The same samples under every message and in every run, so that they can be compared.
         drawn = sorted(cell, key=lambda record: hash64(record.sample))[:each]
         ids = {record.sample for record in drawn}

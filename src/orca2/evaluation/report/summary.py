@@ -17,6 +17,7 @@ from orca2.evaluation.records import SampleRecord
 from orca2.evaluation.report.judged import Judged, judged_of, unjudged
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.paper import GROUPS
+from orca2.evaluation.results import by_cell, cell_metrics
 
 ACCURACY = "accuracy"
 
@@ -107,7 +108,7 @@ def summarise(runs: Sequence[Run]) -> Summary:
     """The summary of one or several runs, in the order of their records."""
     scores, tasks, averages, between = [], [], [], []
     for run in runs:
-        cells = cells_of(run.records)
+        cells = by_cell(run.records)
         own = [_score(run.name, cell) for cell in cells.values()]
         scores += own
         for cell in cells.values():
@@ -127,14 +128,6 @@ def summarise(runs: Sequence[Run]) -> Summary:
     )
 
 
-def cells_of(records: Sequence[SampleRecord]) -> dict[tuple[str, str], list[SampleRecord]]:
-    """(benchmark, message) -> its records."""
-    cells: dict[tuple[str, str], list[SampleRecord]] = {}
-    for record in records:
-        cells.setdefault((record.benchmark, record.message), []).append(record)
-    return cells
-
-
 def _by_task(records: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:
     parts: dict[str, list[SampleRecord]] = {}
     for record in records:
@@ -144,7 +137,7 @@ def _by_task(records: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:
 
 def _score(run: str, records: Sequence[SampleRecord], task: str = "") -> Score:
     first, n = records[0], len(records)
-    metric = main_metric(first)
+    metric, figures = main_metric(first), cell_metrics(records)
     values = [record.scores[metric] for record in records] if metric else []
     by_task = [_mean([one.scores[metric] for one in part]) for part in _by_task(records).values()] if metric else []
     return Score(
@@ -158,11 +151,11 @@ def _score(run: str, records: Sequence[SampleRecord], task: str = "") -> Score:
         metric=metric,
         value=mean_interval(values) if values else None,
         over_tasks=_mean(by_task) if by_task else None,
-        others={name: _mean([one.scores[name] for one in records]) for name in first.scores if name != metric},
+        others={name: figures[name] for name in first.scores if name != metric},
         format_ok=wilson(sum(record.extraction.ok for record in records), n),
-        truncated=sum(record.truncated for record in records) / n,
-        cut=sum(any(turn.truncated_tokens for turn in record.turns) for record in records),
-        answer_tokens=sum(turn.answer_tokens for record in records for turn in record.turns) / n,
+        truncated=figures["truncated"],
+        cut=int(figures["cut"]),
+        answer_tokens=figures["answer_tokens"],
         rules=dict(Counter(record.extraction.rule for record in records)),
     )
 
@@ -237,9 +230,9 @@ def _between_messages(cells: Mapping[tuple[str, str], Sequence[SampleRecord]]) -
 def _between_runs(runs: Sequence[Run]) -> list[Difference]:
     """Every run against the first one, cell by cell."""
     found = []
-    base = cells_of(runs[0].records) if runs else {}
+    base = by_cell(runs[0].records) if runs else {}
     for run in runs[1:]:
-        for (benchmark, message), cell in cells_of(run.records).items():
+        for (benchmark, message), cell in by_cell(run.records).items():
             other = base.get((benchmark, message))
             if other and other[0].version == cell[0].version:
                 names = (f"{runs[0].name}, {message}", f"{run.name}, {message}")
