@@ -52,14 +52,14 @@ class Estimate:
         ]
         return max(minutes) / 60 if minutes else None
 
-    def lines(self, teacher: Teacher) -> list[str]:
-        """For people."""
+    def lines(self, teacher: Teacher, what: str = "items") -> list[str]:
+        """For people; `what` was counted as items."""
         usd, most = self.usd(teacher.price), self.usd(teacher.price, worst=True)
         hours = self.hours(teacher.limits)
         expected, worst = _tokens(self.expected), _tokens(self.worst)
         price = "price unknown" if usd is None or most is None else f"{usd:,.2f} USD (at most {most:,.2f})"
         lines = [
-            f"estimate for {self.items:,} items: {self.requests:,} requests of teacher {teacher.name}, "
+            f"estimate for {self.items:,} {what}: {self.requests:,} requests of teacher {teacher.name}, "
             f"{self.cached:,} more are in the cache",
             f"  about {expected:,} tokens (at most {worst:,}), {price}",
             f"  at least {hours:,.2f} hours at the rate limit" if hours is not None else "  no rate limit is set",

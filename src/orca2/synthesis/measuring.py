@@ -10,7 +10,7 @@ teacher's probes count against the budget of the data set; the student's own do 
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from orca2.synthesis.cache import Cache
 from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
 from orca2.synthesis.instructions import InstructionSource
 from orca2.synthesis.items import TaskItem
-from orca2.synthesis.requests import Teacher
+from orca2.synthesis.requests import FailureKind, Teacher
 from orca2.synthesis.rows import Answered, Answering, Asked
 from orca2.synthesis.selection import (
     Group,
@@ -41,6 +41,9 @@ from orca2.synthesis.selection import (
 from orca2.synthesis.verification.checkers import OUTCOMES, Verifier
 from orca2.synthesis.verification.presets import Verification
 
+PASSING: frozenset[FailureKind] = frozenset({"exhausted", "invalid", "missing"})
+"""Failures of the server or the settings, not of the strategy: as evidence they would call it bad for good."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredStrategy:
@@ -53,7 +56,7 @@ class MeasuredStrategy:
     name: str
     members: Mapping[str, Strategy]
     default: str
-    """For tasks that cannot be measured, because no rule can check their answers."""
+    """For tasks that cannot be measured, because no rule can check their answers, and whose kind suggests none."""
     by: Literal["task", "category"]
     """What shares a strategy: `task` for few large tasks, `category` for many small ones."""
     ask_teacher: bool
@@ -119,17 +122,22 @@ class AskedJudge:
         self._instructions, self._members = instructions, members
 
     async def __call__(self, trials: Sequence[Trial]) -> list[Measured]:
-        """Raises ConfigError where the instructions do not follow the strategy, and what the engine raises."""
-        items = [self._as_asked(trial) for trial in trials]
-        return [_measured(answered) async for _, answered in self._asked.map(items, self._answering)]
+        """Raises ConfigError where the instructions do not follow the strategy, DataError where a probe got no answer
+        for a reason that may pass, and what the engine raises."""
+        items = [as_asked(trial, self._instructions, self._members) for trial in trials]
+        # Raised after the round, so that none of its answers is lost.
+        answers = [answered async for _, answered in self._asked.map(items, self._answering)]
+        return [_measured(answered) for answered in answers]
 
-    def _as_asked(self, trial: Trial) -> Asked:
-        instruction = self._instructions.instruct(trial.item, self._members[trial.strategy])
-        if instruction is None or instruction.strategy != trial.strategy:
-            raise ConfigError(
-                "strategies cannot be measured under instructions that do not follow them; take instructions=orca2"
-            )
-        return Asked(trial.item, instruction)
+
+def as_asked(trial: Trial, instructions: InstructionSource, members: Mapping[str, Strategy]) -> Asked:
+    """A trial with what its teacher is told. Raises ConfigError where the instructions do not follow the strategy."""
+    instruction = instructions.instruct(trial.item, members[trial.strategy])
+    if instruction is None or instruction.strategy != trial.strategy:
+        raise ConfigError(
+            "strategies cannot be measured under instructions that do not follow them; take instructions=orca2"
+        )
+    return Asked(trial.item, instruction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +181,15 @@ class Measurement:
         if not groups:
             raise DataError(f"strategy={strategy.name}: the tasks have no items to probe")
         return groups
+
+    def grid(self, items: Iterable[object]) -> Iterator[Asked]:
+        """Every request that measuring may send to the teacher: all probes under all strategies.
+
+        Raises as `groups`, and ConfigError where the instructions do not follow the strategy.
+        """
+        if self.strategy.ask_teacher:
+            for trial in self.strategy.selection.grid(self.groups(items)):
+                yield as_asked(trial, self.instructions, self.strategy.members)
 
     def _judges(self, run: str) -> list[tuple[str, Teacher, Budget, str]]:
         judges = [("teacher", self.teacher, self.budget, run)] if self.strategy.ask_teacher else []
@@ -220,7 +237,14 @@ def measured_mixture(
 def _measured(answered: object) -> Measured:
     assert isinstance(answered, Answered)
     if answered.kept is None:
-        return Measured("wrong", 0)
+        for _, failure in answered.failures:
+            if failure.kind in PASSING:
+                raise DataError(
+                    f"a probe of {answered.item.id} under {answered.strategy} has no answer: {failure.kind}: "
+                    f"{failure.reason}; that says nothing about the strategy, so nothing is chosen. Mend it and run "
+                    "the same command again: what was answered is in the cache"
+                )
+        return Measured("wrong", sum(failure.usage.completion_tokens for _, failure in answered.failures))
     verdict, usage = answered.kept.verdict, answered.kept.usage
     outcome = next(one for one in OUTCOMES if one == verdict)
     return Measured(outcome, usage["completion_tokens"] if usage else 0)

@@ -79,27 +79,14 @@ def measure(
     job: SynthesisJob, strategy: MeasuredStrategy, run: RunDirectory, accounts: Accounts, console: Console
 ) -> StrategyChoice:
     """The strategy of each task as probes find it; one rank measures while the others wait for its outcome."""
-    measurement = Measurement(
-        strategy=strategy,
-        instructions=job.instructions,
-        teacher=job.teacher,
-        cache=accounts.cache,
-        budget=job.budget,
-        retry=job.retry,
-        timeout=job.verification.timeout,
-    )
-
-    def items() -> Iterator[TaskItem]:
-        cleaning = job.cleaning.open()
-        for row in job.reader.stream():
-            if isinstance(row, TaskItem) and cleaning.check_item(row) is None:
-                yield row
-
+    measurement = _measurement(job, strategy, accounts.cache)
     name = f"measured_{job.tasks.name}"
     with run.locked(wait=True), _interruptible(), accounts.noting(PROBES):
         if not outcome_path(run.path, name).is_file():
+            if job.teacher.cached:
+                pre_flight(job, accounts.cache, console)
             measurement = replace(measurement, budget=accounts.left(job.budget, PROBES, [PROBES]))
-        return measured_mixture(measurement, items(), name, run.path, accounts.run(PROBES), console)
+        return measured_mixture(measurement, _probed(job), name, run.path, accounts.run(PROBES), console)
 
 
 def answer_share(job: SynthesisJob, folder: Path, accounts: Accounts, console: Console) -> None:
@@ -170,9 +157,18 @@ def finish(
 
 
 def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
-    """Print what this rank's requests will take, before anything is sent. Cleaning may still leave items out."""
+    """Print what this rank's requests will take, before anything is sent. Cleaning may still leave items out.
+
+    Of strategies that are still to be measured: the probes at most, and the rest as if no task had been measured.
+    """
     console.print("estimating: every item is read once, nothing is sent", highlight=False)
     counts = Counter[str]()
+    if isinstance(job.strategy, MeasuredStrategy):
+        grid = _measurement(job, job.strategy, cache).grid(_probed(job))
+        most = estimate(grid, job.teacher, cache, samples=1, counts=counts)
+        for line in most.lines(job.teacher, "probes (every strategy on every item; fewer where one leads)"):
+            console.print(line, highlight=False)
+        job = replace(job, strategy=job.strategy.mixture({}))
     asked = asked_items(job, None, counts, None)
     guess = estimate(asked, job.teacher, cache, job.verification.samples, counts)
     for line in guess.lines(job.teacher):
@@ -224,6 +220,26 @@ def keep(spill: Spill, asked: Asked, answered: Answered, counts: Counter[str]) -
     for sample, failure in answered.failures:
         row = {"source": item.collection, "task": item.task, "strategy": answered.strategy, "sample": sample}
         spill.write("failure", item.id, row | asdict(failure))
+
+
+def _measurement(job: SynthesisJob, strategy: MeasuredStrategy, cache: Cache) -> Measurement:
+    return Measurement(
+        strategy=strategy,
+        instructions=job.instructions,
+        teacher=job.teacher,
+        cache=cache,
+        budget=job.budget,
+        retry=job.retry,
+        timeout=job.verification.timeout,
+    )
+
+
+def _probed(job: SynthesisJob) -> Iterator[TaskItem]:
+    """The items that may be probed: those of all ranks that cleaning leaves."""
+    cleaning = job.cleaning.open()
+    for row in job.reader.stream():
+        if isinstance(row, TaskItem) and cleaning.check_item(row) is None:
+            yield row
 
 
 def _is_mine(row: TaskItem | Rejected, job: SynthesisJob) -> bool:

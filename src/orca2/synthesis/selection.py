@@ -14,7 +14,7 @@ its score is the accuracy, averaged over the judges (teacher, student or both), 
 
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, NamedTuple
@@ -39,7 +39,8 @@ class Trial(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What became of a trial. An answer that failed or cannot be read is of no use, so it counts as not right."""
+    """What became of a trial. An answer that was cut off, refused or cannot be read is of no use, so it counts as not
+    right."""
 
     outcome: Outcome
     tokens: int
@@ -169,6 +170,12 @@ class Selection:
                 after_round(state)
         return state
 
+    def grid(self, groups: Mapping[str, Group]) -> Iterator[Trial]:
+        """All trials that a judge may be asked at most: every strategy on every item."""
+        for name, group in groups.items():
+            for item in self._shuffled(name, group)[: self.probes]:
+                yield from (Trial(item, strategy) for strategy in group.strategies)
+
     def _start(self, name: str, group: Group, judges: Iterable[str]) -> GroupEvidence:
         if not group.strategies:
             raise DataError(f"selection: group {name!r} has no strategy to choose from")
@@ -264,7 +271,7 @@ def group_items(
 
 
 def by_task(evidence: Mapping[str, GroupEvidence]) -> dict[str, str]:
-    """Task to its chosen strategy; tasks that were not measured are left to the mixture's default."""
+    """Task to its chosen strategy; tasks that were not measured are left to the mixture."""
     return {task: one.chosen for one in evidence.values() if one.chosen is not None for task in one.tasks}
 
 

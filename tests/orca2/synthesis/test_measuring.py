@@ -12,16 +12,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orca2.errors import ConfigError
-from orca2.settings import build, compose_config
+from orca2.errors import ConfigError, DataError
+from orca2.settings import build, build_all, compose_config
 from orca2.strategies import StrategyMixture
+from orca2.synthesis import measuring
 from orca2.synthesis.asking import Retry, asking
 from orca2.synthesis.budget import Budget, BudgetStop
 from orca2.synthesis.cache import Cache
+from orca2.synthesis.items import TaskItem
+from orca2.synthesis.job import SynthesisJob
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
+from orca2.synthesis.pipeline import pre_flight
 from orca2.synthesis.readers.procedural import ProceduralTasks
-from orca2.synthesis.requests import Teacher
-from orca2.synthesis.rows import Asked, request_of
+from orca2.synthesis.requests import Failure, Teacher, Usage
+from orca2.synthesis.rows import Answered, Asked, Failing, request_of
+from orca2.synthesis.selection import Measured
 from orca2.synthesis.teachers.http import HttpTeacher
 from orca2.synthesis.teachers.rule import RuleTeacher
 from orca2.tasks.catalogue import families
@@ -117,6 +122,47 @@ def test_probes_count_against_the_budget(loopback: Any, tmp_path: Path) -> None:
         with pytest.raises(BudgetStop, match="max_requests=5"):
             asyncio.run(probes.evidence(probes.groups(tasks(28).stream()), "run"))
         assert server.counters()["requests"] == 5
+
+
+def test_an_outage_is_no_evidence(loopback: Any, tmp_path: Path) -> None:
+    """Probes that a server did not answer, counted as wrong: the choice of a bad hour, frozen for the data set."""
+    strategy, items = measured("strategy.probes=2", "strategy.round_size=2"), list(tasks(14).stream())
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        with loopback.serving(loopback.Faults(error=0.3)) as server:
+            probes = measurement(http_teacher(server.url), cache, strategy)
+            with pytest.raises(DataError, match=r"no answer: exhausted.*nothing is chosen"):
+                asyncio.run(probes.evidence(probes.groups(items), "run"))
+            kept = len(cache)
+        with loopback.serving() as server:
+            probes = measurement(http_teacher(server.url), cache, strategy)
+            evidence = asyncio.run(probes.evidence(probes.groups(items), "run"))
+            calls = sum(one.calls for one in evidence.values())
+            assert server.counters()["requests"] == calls - kept < calls
+
+
+def test_an_answer_that_was_cut_off_costs_its_tokens() -> None:
+    """A strategy whose answers are too long would look free, and win the ties."""
+    item = next(row for row in tasks(1).stream() if isinstance(row, TaskItem))
+    usage = Usage(prompt_tokens=1, completion_tokens=40)
+    failure = Failure(kind="truncated", reason="length", usage=usage)
+    answered = Answered(item=item, strategy="direct", failures=(Failing(0, failure),))
+    assert measuring._measured(answered) == Measured("wrong", 40)
+
+
+def test_probes_and_rest_are_estimated_before_any_is_paid() -> None:
+    """`estimate=true` that ends in an error, and a grid of probes that is paid before its price is told."""
+    cfg = compose_config(
+        "synthesize", ["strategy=measured", "teacher=vllm_server", "teacher.model=m", "size=28", "out_dir=x"]
+    )
+    job = SynthesisJob(**build_all(cfg, leave_out=("out_dir",)))
+    printed = Console(file=io.StringIO(), width=200)
+    with Cache(":memory:") as cache:
+        pre_flight(job, cache, printed)
+    items = [row for row in job.reader.stream() if isinstance(row, TaskItem)]
+    grid = sum(len(item.offered or ()) for item in items)
+    text = printed.file.getvalue()  # type: ignore[attr-defined]
+    assert f"estimate for {grid} probes" in text and f"{grid} requests of teacher vllm_server" in text
+    assert "estimate for 28 items: 28 requests" in text
 
 
 def test_a_stored_outcome_is_used_again(tmp_path: Path) -> None:
