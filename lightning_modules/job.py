@@ -28,7 +28,7 @@ from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
 from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, require_kept, show_results, write_results
-from lightning_modules.loggers import RunCsvLogger, WandbSpec, finish_wandb
+from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing_wandb
 from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
@@ -164,7 +164,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         )
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
-    try:
+    with finishing_wandb(loggers):
         fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
         counts = summed(everyone(data.report.summary()))
         require_kept(counts, job.source.name, run)
@@ -187,8 +187,6 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
             return metrics
 
         return from_first(finish)
-    finally:
-        finish_wandb(loggers)
 
 
 def choose_kernel(job: TrainingJob, tokenizer: PreTrainedTokenizerBase, console: Console) -> Kernel:

@@ -7,7 +7,8 @@ be sent later with `wandb sync`.
 import csv
 import netrc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,13 +96,16 @@ class WandbSpec:
     def build(self, run_name: str, run_id: str, folder: Path, config: Mapping[str, Any]) -> WandbLogger | None:
         """The logger, with the run's configuration attached; None when W&B is off.
 
-        `run_id` is the same whenever the run is resumed, so that its curve goes on where it stopped.
+        `run_id` is the same whenever the run is resumed, so that its curve goes on where it stopped. `WANDB_MODE`
+        of the environment can only hold back: with `offline` nothing is sent, with `disabled` nothing written.
         """
-        if self.mode == "off" or os.environ.get("WANDB_MODE") == "disabled":
+        held_back = os.environ.get("WANDB_MODE")
+        if self.mode == "off" or held_back == "disabled":
             return None
-        if self.mode == "online" and not _key_found():
+        may_send = self.mode != "offline" and held_back not in ("offline", "dryrun")
+        online = may_send and _key_found()
+        if self.mode == "online" and may_send and not online:
             raise ConfigError("logger.mode=online, but no W&B key was found: set WANDB_API_KEY or use logger.mode=auto")
-        online = self.mode == "online" or (self.mode == "auto" and _key_found())
         try:
             experiment = self._start("online" if online else "offline", run_name, run_id, folder, config)
         except wandb.errors.Error as error:
@@ -136,11 +140,20 @@ class WandbSpec:
         return run
 
 
-def finish_wandb(loggers: Sequence[Logger]) -> None:
-    """Close the W&B run, or the next job of a sweep in this process would write into it (wandb #1314)."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+@contextmanager
+def finishing_wandb(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Close the W&B run after the block, as failed where it raised.
+
+    Else the next job of a sweep in this process would write into it (wandb #1314).
+    """
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=exit_code)
 
 
 def _key_found() -> bool:

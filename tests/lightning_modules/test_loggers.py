@@ -1,11 +1,13 @@
 """metrics.csv survives resuming and killing; W&B never asks and never keeps a run open."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wandb
+from lightning.pytorch.loggers import WandbLogger
 
-from lightning_modules.loggers import RunCsvLogger, WandbSpec, finish_wandb
+from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing_wandb
 from orca2.errors import ConfigError
 
 
@@ -52,7 +54,8 @@ def test_without_a_key_a_run_is_written_offline(tmp_path: Path, monkeypatch: pyt
         logger = WandbSpec(name="test", mode="auto", project="p").build(run, f"id{run}", tmp_path, {"seed": 1})
         assert logger is not None
         logger.log_metrics({"train/loss": 1.0}, step=1)
-        finish_wandb([logger])
+        with finishing_wandb([logger]):
+            pass
     written = sorted(path.name.rsplit("-", 1)[1] for path in (tmp_path / "wandb").glob("offline-run-*"))
     assert written == ["idone", "idtwo"]
 
@@ -66,8 +69,41 @@ def test_online_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         WandbSpec(name="test", mode="online", project="p").build("run", "id", tmp_path, {})
 
 
-def test_off_means_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_the_environment_can_hold_back(mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data must not leave a machine that was told not to send, whatever keys lie about."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    asked: list[str] = []
+    monkeypatch.setattr(wandb, "init", lambda mode, **_: asked.append(mode) or wandb.sdk.wandb_run.Run.__new__(Silent))
+    assert WandbSpec(name="test", mode=mode, project="p").build("run", "id", tmp_path, {}) is not None
+    assert asked == ["offline"]
+
+
+class Silent(wandb.sdk.wandb_run.Run):
+    """A W&B run that only notes how it ended."""
+
+    ended: list[int | None] = []
+
+    def define_metric(self, *_: Any, **__: Any) -> Any: ...
+
+    def finish(self, exit_code: int | None = None, *_: Any, **__: Any) -> None:
+        self.ended.append(exit_code)
+
+
+def test_a_failed_run_does_not_show_as_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B would list a run that died as one whose results can be compared."""
+    monkeypatch.setattr(Silent, "ended", [])
+    logger = WandbLogger(experiment=Silent.__new__(Silent))
+    with pytest.raises(KeyError), finishing_wandb([logger]):
+        raise KeyError
+    with finishing_wandb([logger]):
+        pass
+    assert Silent.ended == [1, 0]
+
+
+def test_off_means_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`off` must not even make a folder."""
-    assert os.environ["WANDB_MODE"] == "disabled"
+    monkeypatch.delenv("WANDB_MODE")
     assert WandbSpec(name="test", mode="off", project="p").build("run", "id", tmp_path, {}) is None
     assert list(tmp_path.iterdir()) == []
