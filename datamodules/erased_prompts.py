@@ -19,6 +19,7 @@ from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.records import StepBatch
 from orca2.rendering.renderer import Renderer
+from orca2.runs import unwritten_is_a_warning
 from orca2.strategies import StrategyChoice
 
 
@@ -115,7 +116,8 @@ class ErasedPromptDataModule(L.LightningDataModule):
         self._state = self.train_dataloader().state_after(batch)
         self.report.add(batch)
         if self.rejected_path is not None and batch.rejected:
-            self.report.write_rejected(self.rejected_path)
+            with unwritten_is_a_warning(self.rejected_path):
+                self.report.write_rejected(self.rejected_path)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of this rank after the last settled step; empty before the first."""

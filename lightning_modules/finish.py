@@ -124,5 +124,6 @@ def show_results(
     scores: dict[str, list[Score]] = {message: summarise(answered) for message, answered in answers.items()}
     if any(scores.values()):
         console.print(score_table(scores))
-    console.print(loss_curve(run.metrics), highlight=False)
+    if run.metrics.exists():  # not where the disk was full
+        console.print(loss_curve(run.metrics), highlight=False)
     console.print(f"student   {run.student}\nresults   {run.results}\nmetrics   {run.metrics}", highlight=False)

@@ -17,7 +17,7 @@ import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from orca2.errors import ConfigError
-from orca2.runs import atomic_write_text
+from orca2.runs import append_whole, atomic_write_text, unwritten_is_a_warning
 
 INIT_TIMEOUT_S = 30.0
 """Seconds that W&B may take to answer before a run in mode `auto` goes on offline."""
@@ -51,16 +51,17 @@ class RunCsvLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **metrics}
         new = [name for name in row if name not in self.columns]
-        if new:
-            self._rewrite(self._rows(), [*self.columns, *new])
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
+        with unwritten_is_a_warning(self.path):
+            if new:
+                self._rewrite(self._rows(), [*self.columns, *new])
+            append_whole(self.path, _csv_line([str(row.get(name, "")) for name in self.columns]))
 
     def keep_until(self, step: int) -> None:
         """Drop the rows of steps after `step`: they will be made again."""
         if not self.path.exists():
             return
-        self._rewrite([row for row in self._rows() if int(row["step"]) <= step], self.columns)
+        with unwritten_is_a_warning(self.path):
+            self._rewrite([row for row in self._rows() if int(row["step"]) <= step], self.columns)
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.exists():
@@ -70,9 +71,9 @@ class RunCsvLogger(Logger):
             return [row for row in csv.DictReader(file) if row["step"].isdigit() and None not in row.values()]
 
     def _rewrite(self, rows: list[dict[str, str]], columns: list[str]) -> None:
-        self.columns = columns
         lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
         atomic_write_text(self.path, "".join(_csv_line(line) for line in lines))
+        self.columns = columns
 
 
 def _csv_line(cells: list[str]) -> str:

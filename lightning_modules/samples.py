@@ -16,7 +16,7 @@ from orca2.generation.hf import HFGenerator
 from orca2.modelling.sharding import is_sharded, root_gathered
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
-from orca2.runs import atomic_write_text
+from orca2.runs import append_whole, atomic_write_text, unwritten_is_a_warning
 
 
 class LockstepGenerator(HFGenerator):
@@ -68,12 +68,13 @@ class SampleAnswers(L.Callback):
             return
         with self.path.open(encoding="utf-8") as file:
             kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-        atomic_write_text(self.path, "".join(kept))
+        with unwritten_is_a_warning(self.path):
+            atomic_write_text(self.path, "".join(kept))
 
     def _write(self, trainer: L.Trainer, answers: Sequence[Answered]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            for answer in answers:
-                file.write(json.dumps({"step": trainer.global_step, **answer.as_json()}, ensure_ascii=False) + "\n")
+        lines = [json.dumps({"step": trainer.global_step, **a.as_json()}, ensure_ascii=False) + "\n" for a in answers]
+        with unwritten_is_a_warning(self.path):
+            append_whole(self.path, "".join(lines))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_text(

@@ -23,7 +23,7 @@ class TrainConfig:
 
     name: str = MISSING
     run_dir: str = MISSING
-    seed: int = _at_least(0)
+    seed: int = field(default=MISSING, metadata={"at_least": 0, "at_most": 2**32 - 1})  # numpy takes no more bits
     model: Any = MISSING
     lora: Any = MISSING
     strategy: Any = MISSING
@@ -199,7 +199,11 @@ def number_problem(value: Any, item: Field[Any], schema: type[Any]) -> str | Non
     is_number = item.type in (int, float, bool, int | None, float | None)
     for _, _, wanted in mismatches(value, item.type, item.name) if is_number else ():
         return f"{item.name} = {value!r}: {schema.__name__} wants {wanted}"
-    minimum = item.metadata.get("at_least")
-    if minimum is None or value is None or value >= minimum:
+    minimum, maximum = item.metadata.get("at_least"), item.metadata.get("at_most")
+    if value is None:
         return None
-    return f"{item.name} = {value}: must be at least {minimum}"
+    if minimum is not None and value < minimum:
+        return f"{item.name} = {value}: must be at least {minimum}"
+    if maximum is not None and value > maximum:
+        return f"{item.name} = {value}: must be at most {maximum}"
+    return None

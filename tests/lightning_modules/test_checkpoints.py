@@ -1,18 +1,22 @@
 """Checkpoints: kept, complete, and taken when the run is asked to stop."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 
+from lightning_modules import loggers, samples
 from lightning_modules.samples import SampleAnswers
 from orca2.checkpointing import shards
 from orca2.checkpointing.folder import checkpoints_in
+from orca2.data.report import DataReport
 from orca2.errors import CheckpointError
 from orca2.records import Question
 from tests.small_fit import Fit
@@ -98,6 +102,27 @@ def test_a_full_disk_does_not_end_the_training(make_fit: Callable[..., Any], mon
     assert len(fit.told) == 1 + len(fit.recorder.losses) // 4
     assert all("WARNING" in line and "No space left" in line for line in fit.told)
     assert list((fit.folder / "checkpoints").iterdir()) == []
+
+
+def test_records_that_cannot_be_written_do_not_end_the_training(
+    make_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that fills up costs lines of a log, not the run; and each file is complained of once."""
+    for module in (loggers, samples):
+        monkeypatch.setattr(module, "append_whole", full_disk)
+    monkeypatch.setattr(loggers, "atomic_write_text", full_disk)
+    monkeypatch.setattr(DataReport, "write_rejected", full_disk)
+    fit = make_fit(rows=60)
+    fit.data.render = dataclasses.replace(fit.data.render, length=120)  # some rows are too long
+    fit.run(samples_of(fit))
+    assert fit.module.progress == 1.0
+    assert fit.data.report.rejected["too_long"] > 0
+    told = capsys.readouterr().err.splitlines()
+    assert sorted(Path(line.split()[1]).name for line in told if line.startswith("WARNING")) == [
+        "metrics.csv",
+        "rejected.jsonl",
+        "samples.jsonl",
+    ]
 
 
 def test_a_stop_that_cannot_be_saved_is_an_error(make_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
