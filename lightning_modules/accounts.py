@@ -39,9 +39,11 @@ class Accounts(L.Callback):
         """The last metrics logged; what the progress bar shows."""
         self._window: list[StepReport] = []
         self._started = time.perf_counter()
+        self._seconds_before = 0.0
+        """That the window had taken when it was saved."""
 
     def on_train_start(self, *_: Any) -> None:
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self._seconds_before
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
@@ -74,11 +76,15 @@ class Accounts(L.Callback):
 
     # The window is part of the state: after a resume the first log point covers the same steps.
     def state_dict(self) -> dict[str, Any]:
-        return {"examples_seen": self.examples_seen, "window": [tuple(report) for report in self._window]}
+        return {
+            "examples_seen": self.examples_seen,
+            "window": [tuple(report) for report in self._window],
+            "seconds": time.perf_counter() - self._started,
+        }
 
     def load_states(self, states: Sequence[dict[str, Any]], rank: int, world: int) -> None:
         """Continue from the saved states of all ranks; where their number changed, the first takes all reports."""
-        self.examples_seen = states[0]["examples_seen"]
+        self.examples_seen, self._seconds_before = states[0]["examples_seen"], states[0]["seconds"]
         windows = [[StepReport(*report) for report in state["window"]] for state in states]
         if len(windows) == world:
             self._window = windows[rank]
