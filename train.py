@@ -8,7 +8,7 @@ and whether it fits.
 import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from lightning_modules.job import Interrupted, TrainingJob, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
 from lightning_modules.stages import run_stages
+from orca2.curriculum import movable
 from orca2.errors import ConfigError
 from orca2.launch import STOPPED, reporting, start_ranks
 from orca2.ranks import is_first, joined
@@ -42,7 +43,8 @@ def train(cfg: Any) -> float | None:
     quiet_libraries()
     console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
     with reporting():
-        stages = {} if cfg.curriculum is None else {key: planned(one) for key, one in stage_configs(cfg).items()}
+        configs, folder = {} if cfg.curriculum is None else stage_configs(cfg), Path(cfg.run_dir)
+        stages = {key: planned(config, folder) for key, config in configs.items()}
         jobs = {key: stage.job for key, stage in stages.items()} or {str(cfg.name): planned(cfg).job}
         if cfg.only_stage not in (None, *stages):
             raise ConfigError(f"only_stage = {cfg.only_stage}: no such stage{nearest(cfg.only_stage, stages)}")
@@ -56,14 +58,14 @@ def train(cfg: Any) -> float | None:
                 metrics = train_stages(cfg, stages, console)
             else:
                 metrics = train_one(stages[cfg.only_stage] if stages else planned(cfg), job_overrides())
-    accuracy: float | None = metrics.get(METRIC)
-    return accuracy
+    return cast(float | None, metrics.get(METRIC))
 
 
-def planned(cfg: Any) -> Planned:
-    """The run that a config without a curriculum describes."""
+def planned(cfg: Any, curriculum: Path | None = None) -> Planned:
+    """The run that a config without a curriculum describes; `curriculum`: the folder of the one that it is a stage of."""
     job = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB))
-    return Planned(job, RunDirectory(Path(cfg.run_dir)), settings_of_run(cfg))
+    config = settings_of_run(cfg) if curriculum is None else movable(settings_of_run(cfg), curriculum)
+    return Planned(job, RunDirectory(Path(cfg.run_dir)), config)
 
 
 def settings_of_run(cfg: Any) -> dict[str, Any]:

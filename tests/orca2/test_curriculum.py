@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from orca2.curriculum import Curriculum, Stage
+from orca2.curriculum import movable, Curriculum, Stage
 from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
 from orca2.errors import ConfigError
@@ -102,6 +102,20 @@ def test_the_data_set_that_only_the_user_has_is_asked_for() -> None:
         check(compose_config("train", ["curriculum=orca2"]))
     path = "curriculum.stages.gpt4.source.members.synthesized.path"
     assert str(caught.value).endswith(f"\n  - {path}: has no value; give one with {path}=…")
+
+
+def test_a_half_done_curriculum_can_be_moved() -> None:
+    """Fails if the second stage counts as another run since it begins with weights of a folder that has moved."""
+
+    def stored(run_dir: str) -> dict[str, Any]:
+        stage = stage_configs(compose_config("train", ["curriculum=smoke", f"run_dir={run_dir}"]))["erased"]
+        return movable(storable(stage), Path(run_dir))
+
+    here, there = stored("runs/a"), stored("/elsewhere/b")
+    assert here["model"]["weights"] == "2-explained/student"
+    assert here["optimizer_from"] == "2-explained/checkpoints"
+    assert here["run_dir"] == "runs/a/3-erased"
+    assert differing(here, there) == {} and signature(here) == signature(there)
 
 
 def test_what_is_stored_of_a_trainer_is_its_precision_here() -> None:
