@@ -16,11 +16,10 @@ from lightning_modules.job import Interrupted, TrainingJob, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
 from lightning_modules.stages import run_stages
-from orca2.curriculum import movable
 from orca2.errors import ConfigError
 from orca2.launch import STOPPED, reporting, start_ranks
 from orca2.ranks import is_first, joined
-from orca2.runs import RunDirectory
+from orca2.runs import RunDirectory, movable
 from orca2.settings import build, build_all, expected_tokens, job_overrides, run_main, stage_configs, storable
 from orca2.targets import nearest
 
@@ -43,8 +42,7 @@ def train(cfg: Any) -> float | None:
     quiet_libraries()
     console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
     with reporting():
-        configs, folder = {} if cfg.curriculum is None else stage_configs(cfg), Path(cfg.run_dir)
-        stages = {key: planned(config, folder) for key, config in configs.items()}
+        stages = {} if cfg.curriculum is None else {key: planned(one, True) for key, one in stage_configs(cfg).items()}
         jobs = {key: stage.job for key, stage in stages.items()} or {str(cfg.name): planned(cfg).job}
         if cfg.only_stage not in (None, *stages):
             raise ConfigError(f"only_stage = {cfg.only_stage}: no such stage{nearest(cfg.only_stage, stages)}")
@@ -61,10 +59,10 @@ def train(cfg: Any) -> float | None:
     return cast(float | None, metrics.get(METRIC))
 
 
-def planned(cfg: Any, curriculum: Path | None = None) -> Planned:
-    """The run that a config without a curriculum describes; `curriculum`: the folder of the one that it is a stage of."""
+def planned(cfg: Any, is_stage: bool = False) -> Planned:
+    """The run that a config without a curriculum describes, by itself or as a stage of one."""
     job = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB))
-    config = settings_of_run(cfg) if curriculum is None else movable(settings_of_run(cfg), curriculum)
+    config = movable(settings_of_run(cfg)) if is_stage else settings_of_run(cfg)
     return Planned(job, RunDirectory(Path(cfg.run_dir)), config)
 
 

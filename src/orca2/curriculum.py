@@ -88,15 +88,3 @@ class Curriculum:
 def stage_folder(run_dir: Path, number: int, key: str) -> Path:
     """Run directory of stage `number`, counted from 1."""
     return run_dir / f"{number}-{key}"
-
-
-def movable(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A stage's config with what lies in `folder`, the curriculum's, named from there, so that the folder may move."""
-    return {
-        key: movable(value, folder)
-        if isinstance(value, Mapping)
-        else value.removeprefix(f"{folder}/")
-        if isinstance(value, str) and key != "run_dir"
-        else value
-        for key, value in config.items()
-    }

@@ -251,6 +251,23 @@ def differing(
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 
+def movable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a stage with what lies beside its folder named from there: a whole curriculum can be moved."""
+    beside = f"{Path(config['run_dir']).parent}{os.sep}"
+
+    def from_there(node: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: from_there(value)
+            if isinstance(value, Mapping)
+            else value.removeprefix(beside)
+            if isinstance(value, str) and key != "run_dir"
+            else value
+            for key, value in node.items()
+        }
+
+    return from_there(config)
+
+
 def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy in which values of keys that name a secret are blanked, unless they only name a variable."""
     return {

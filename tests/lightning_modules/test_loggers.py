@@ -1,7 +1,7 @@
 """metrics.csv survives resuming and killing; W&B never asks and never keeps a run open."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import wandb
@@ -83,7 +83,7 @@ def test_the_environment_can_hold_back(mode: Any, tmp_path: Path, monkeypatch: p
 class Silent(wandb.sdk.wandb_run.Run):
     """A W&B run that only notes how it ended."""
 
-    ended: list[int | None] = []
+    ended: ClassVar[list[int | None]] = []
 
     def define_metric(self, *_: Any, **__: Any) -> Any: ...
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from orca2.curriculum import movable, Curriculum, Stage
+from orca2.curriculum import Curriculum, Stage
 from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
 from orca2.errors import ConfigError
-from orca2.runs import differing, signature
+from orca2.runs import differing, movable, signature
 from orca2.settings import build, check, compose_config, plain, stage_configs, storable
 
 STAGES = sorted((Path(__file__).parents[2] / "conf" / "stage").glob("*.yaml"))
@@ -109,7 +109,7 @@ def test_a_half_done_curriculum_can_be_moved() -> None:
 
     def stored(run_dir: str) -> dict[str, Any]:
         stage = stage_configs(compose_config("train", ["curriculum=smoke", f"run_dir={run_dir}"]))["erased"]
-        return movable(storable(stage), Path(run_dir))
+        return movable(storable(stage))
 
     here, there = stored("runs/a"), stored("/elsewhere/b")
     assert here["model"]["weights"] == "2-explained/student"

@@ -212,7 +212,7 @@ def test_what_is_appended_is_whole_or_not_there(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6, limits[1]))
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="No space left"):
             append_whole(path, "two\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
