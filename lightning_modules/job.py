@@ -45,7 +45,7 @@ from orca2.leaks import LeakReport
 from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
-from orca2.modelling.build import build_model, build_tokenizer, model_config
+from orca2.modelling.build import build_model, build_tokenizer, markup_is_known, model_config
 from orca2.modelling.loading import defer_model
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, is_sharded, shard
@@ -210,8 +210,7 @@ def load_student(
     deferred = defer_model(job.model, tokenizer, job.seed) if job.trainer.parallelism == "fsdp" else None
     model = build_model(job.model, tokenizer, job.seed) if deferred is None else deferred.model
     if job.lora.enabled:
-        markup = tokenizer.convert_tokens_to_ids([job.format.start, job.format.end])
-        add_adapters(model, job.lora, train_embeddings=max(markup) >= model_config(job.model, tokenizer).vocab_size)
+        add_adapters(model, job.lora, train_embeddings=not markup_is_known(job.model, job.format))
     student = StudentForLoss(
         model, kernel, activation_checkpointing=job.model.activation_checkpointing, compile=job.model.compile
     ).to(job.trainer.master_dtype)

@@ -14,7 +14,7 @@ from lightning_modules.job import TrainingJob
 from lightning_modules.trainer import TrainerSpec
 from orca2.data.rows import RowRenderer
 from orca2.modelling.adapters import Lora, adapter_parameters
-from orca2.modelling.build import build_tokenizer, config_of_shape
+from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_known
 from orca2.planning.gpu import GPU, gpu_here
 from orca2.planning.lengths import outline
 from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
@@ -132,7 +132,9 @@ def request_of(
     label_share: float,
 ) -> Request:
     """What memory depends on."""
-    embeddings = 0 if _markup_is_known(job, tokenizer) else shape.head_weights * (1 if shape.tied else 2)
+    # Without a tokenizer nobody can tell; trained embeddings take more.
+    known = tokenizer is not None and markup_is_known(job.model, job.format)
+    embeddings = 0 if known else shape.head_weights * (1 if shape.tied else 2)
     lora = job.lora if job.lora.enabled else Lora(name="default", rank=16, alpha=32)
     adapters = adapter_parameters(lora, shape.layer_matrices, shape.layers) + embeddings
     return Request(
@@ -152,12 +154,3 @@ def request_of(
         quantized=job.lora.quantization == "4bit",
         with_lora=adapters,
     )
-
-
-def _markup_is_known(job: TrainingJob, tokenizer: PreTrainedTokenizerBase | None) -> bool:
-    """Whether the model's own embeddings have the format's control tokens; False where nobody can tell."""
-    if tokenizer is None:
-        return False
-    rows = config_of_shape(job.model).vocab_size
-    markup = tokenizer.convert_tokens_to_ids([job.format.start, job.format.end])
-    return max(markup) < rows

@@ -1,6 +1,7 @@
 """A training job as `train.py` builds it: the student that it loads, and what ends it before the export."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from rich.console import Console
 
 from lightning_modules.job import TrainingJob, load_student, open_and_run
 from orca2.errors import DataError
+from orca2.modelling.adapters import Lora
 from orca2.modelling.build import build_tokenizer
+from orca2.modelling.embedded import embedded_tokenizer
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config
 
@@ -42,3 +45,16 @@ def test_a_run_without_a_usable_row_ends_before_its_export(epochs: int, tmp_path
         open_and_run(job, run, {"seed": 1}, [])
     assert len(run.rejected.read_text().splitlines()) == 9
     assert not run.student.exists() and not list(run.checkpoints.glob("step-*"))
+
+
+@pytest.mark.parametrize("has_markup", [True, False])
+def test_embeddings_train_beside_adapters_where_the_markup_is_new(has_markup: bool, tmp_path: Path) -> None:
+    """Fails if the end of a turn falls on a free row of a padded vocabulary and stays there, frozen and untrained."""
+    plain = job_of()
+    tokenizer = build_tokenizer(plain.model, plain.format) if has_markup else embedded_tokenizer(600)
+    spec = replace(plain.model, tokenizer_vocabulary=None, tokenizer=str(tmp_path))
+    padded = replace(spec, architecture={**(spec.architecture or {}), "vocab_size": 2304})
+    tokenizer.save_pretrained(tmp_path)
+    job = replace(plain, model=padded, lora=Lora(name="small", rank=2))
+    student = load_student(job, build_tokenizer(padded, plain.format), "sdpa", QUIET)
+    assert student.model.get_input_embeddings().weight.requires_grad is not has_markup

@@ -4,8 +4,9 @@
      `-dropout-A [rank, in]-B [out, rank]-'
 
 `peft` puts the layers into the model in place, so that the model stays of its own class and everything else works
-as without. Rows of the embeddings that a tokenizer added for the chat markup are all alike at first; frozen, they
-would make the end of a turn as likely as its start for ever. Where there are such rows the embeddings train too.
+as without. Rows of the embeddings for chat markup that is new to the tokenizer are all alike at first, or have never
+been trained; frozen, they would make the end of a turn as likely as its start for ever. Where there are such rows the
+embeddings train too.
 """
 
 import importlib.util

@@ -40,6 +40,22 @@ def build_tokenizer(spec: ModelSpec, format: ChatFormat, default_system: str | N
 
     Raises `ModelError` where it cannot be read or prepared.
     """
+    tokenizer = _read_tokenizer(spec)
+    prepare_tokenizer(tokenizer, format, default_system)
+    tokenizer.model_max_length = spec.max_len
+    return tokenizer
+
+
+def markup_is_known(spec: ModelSpec, format: ChatFormat) -> bool:
+    """Whether the model was trained with the format's control tokens in its vocabulary.
+
+    Free rows of its embeddings do not count: many models have more rows than their tokenizer has entries, and new
+    tokens fall on rows that nothing has trained. Raises `ModelError` as `build_tokenizer` does.
+    """
+    return {format.start, format.end} <= _read_tokenizer(spec).get_vocab().keys()
+
+
+def _read_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     name = spec.tokenizer or spec.weights
     if name is None:
         assert spec.tokenizer_vocabulary is not None  # ModelSpec holds it
@@ -50,8 +66,6 @@ def build_tokenizer(spec: ModelSpec, format: ChatFormat, default_system: str | N
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except READ_ERRORS as error:
             raise ModelError(_unreadable("tokenizer", name, error)) from error
-    prepare_tokenizer(tokenizer, format, default_system)
-    tokenizer.model_max_length = spec.max_len
     return tokenizer
 
 
