@@ -145,6 +145,7 @@ def request_of(
         shards=trainer.shards if trainer.parallelism == "fsdp" else 1,
         checkpointing=job.model.activation_checkpointing,
         fused_attention=trainer.device.type == "cuda" and job.model.attention in ("auto", "flash", "varlen"),
+        on_cuda=trainer.device.type == "cuda",
         pack_tokens=job.packing.length,
         packs_per_step=job.packs_per_step,
         packs_per_micro_batch=job.packs_per_micro_batch,

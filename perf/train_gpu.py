@@ -235,6 +235,7 @@ def figures(case: Case, batches: list[Any], seconds: list[float], shape: Any, de
         shards=1,
         checkpointing=case.checkpointing,  # type: ignore[arg-type]
         fused_attention=device.type == "cuda",
+        on_cuda=device.type == "cuda",
     )
     per_second = useful / sum(seconds)
     operations = per_second * operations_per_token(shape, true_lengths, None)

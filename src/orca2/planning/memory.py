@@ -19,7 +19,7 @@ a share of the GPU is left free (`PlanSpec.free_share`).
 from dataclasses import dataclass
 from typing import Literal
 
-from orca2.modelling.loss import CHUNK_LOGITS
+from orca2.modelling.loss import chunk_rows
 from orca2.modelling.recompute import ActivationCheckpointing
 from orca2.planning.shape import ModelShape
 
@@ -52,6 +52,8 @@ class Setting:
     checkpointing: ActivationCheckpointing
     fused_attention: bool
     """Flash and varlen kernels write their result as the next layer reads it; SDPA's is copied once."""
+    on_cuda: bool
+    """The loss is made in larger chunks there."""
     adapters: int | None = None
     """Trainable parameters of LoRA; None: all weights are trained."""
     frozen_head: bool = False
@@ -164,7 +166,7 @@ def _working(shape: ModelShape, setting: Setting) -> int:
 
 def _loss(shape: ModelShape, setting: Setting) -> int:
     """While the loss is differentiated: a chunk's logits, the gradients of its inputs and of the output layer."""
-    elements = min(setting.label_tokens * shape.vocabulary, CHUNK_LOGITS)
+    elements = min(setting.label_tokens, chunk_rows(shape.vocabulary, setting.on_cuda)) * shape.vocabulary
     half = setting.compute == "bf16"
     cast = BF16 * shape.head_weights if setting.autocast else 0
     backward = elements * (FP32 + BF16 if half else FP32)

@@ -79,6 +79,7 @@ class Request:
     shards: int
     checkpointing: ActivationCheckpointing
     fused_attention: bool
+    on_cuda: bool
     pack_tokens: int
     packs_per_step: int
     packs_per_micro_batch: int
@@ -107,6 +108,7 @@ class Request:
             shards=self.shards if self.parallelism == "fsdp" else 1,
             checkpointing=self.checkpointing,
             fused_attention=self.fused_attention,
+            on_cuda=self.on_cuda,
             adapters=self.adapters,
             frozen_head=self.frozen_head,
             quantized=self.quantized,

@@ -8,6 +8,7 @@ from transformers import LlamaConfig, Qwen3Config
 
 from orca2.errors import ConfigError
 from orca2.planning.gpu import GPU
+from orca2.modelling.loss import chunk_rows
 from orca2.planning.memory import Setting, layer_bytes_per_token, memory_of
 from orca2.planning.plan import Assumptions, Machine, Request, make_plan
 from orca2.planning.shape import ModelShape, shape_of
@@ -51,6 +52,7 @@ def setting(**changed: object) -> Setting:
         "shards": 1,
         "checkpointing": "full",
         "fused_attention": True,
+        "on_cuda": True,
     }
     return Setting(**{**values, **changed})  # type: ignore[arg-type]
 
@@ -64,6 +66,7 @@ def request(shape: ModelShape, **changed: object) -> Request:
         "shards": 8,
         "checkpointing": "full",
         "fused_attention": True,
+        "on_cuda": True,
         "pack_tokens": 4096,
         "packs_per_step": 64,
         "packs_per_micro_batch": 1,
@@ -123,6 +126,13 @@ def test_recomputing_saves_memory_and_accumulating_costs_some(seven: ModelShape)
     once, often = memory_of(seven, setting()), memory_of(seven, setting(micro_batches=8))
     assert often.peak > once.peak
     assert often.gradients == once.gradients
+
+
+def test_a_gpu_makes_the_loss_in_larger_chunks(seven: ModelShape) -> None:
+    """Fails if the plan counts other logits than the loss makes: half a GiB in a vocabulary of 128,000."""
+    assert (chunk_rows(32_000, on_cuda=False), chunk_rows(32_000, on_cuda=True)) == (131, 1024)
+    more = memory_of(seven, setting()).logits - memory_of(seven, setting(on_cuda=False)).logits
+    assert more == (1024 - 131) * 32_000 * (4 + 2)
 
 
 def test_adapters_have_no_states_of_frozen_weights(seven: ModelShape) -> None:
