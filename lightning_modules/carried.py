@@ -1,12 +1,13 @@
 """What a run takes over from the optimizer of another."""
 
+import json
 from pathlib import Path
 
 import lightning as L
 import torch.distributed as dist
 
 from lightning_modules.student import StudentModule
-from orca2.checkpointing.folder import checkpoints_in
+from orca2.checkpointing.folder import checkpoint_step, checkpoints_in, refusal
 from orca2.checkpointing.shards import load_tensors, training_tensors
 from orca2.errors import CheckpointError
 from orca2.ranks import from_first
@@ -24,14 +25,31 @@ class CarriedOptimizer(L.Callback):
         self.own = own
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Raises CheckpointError where there is no checkpoint, or it is another model's."""
+        """Raises CheckpointError where there is no checkpoint of the end, or it is damaged or another model's."""
         assert isinstance(module, StudentModule)
         newest = from_first(lambda: [str(path) for path in checkpoints_in(self.checkpoints)[-1:]])
         if from_first(lambda: bool(checkpoints_in(self.own))):
             return
-        if not newest:
-            raise CheckpointError(f"optimizer_from = {self.checkpoints}: there is no checkpoint")
+        reason = from_first(lambda: self._refusal(newest))
+        if reason is not None:
+            raise CheckpointError(f"optimizer_from = {self.checkpoints}: {reason}")
         tensors = training_tensors(module.student, trainer.optimizers[0])
         moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
         group = dist.new_group(backend="gloo") if trainer.world_size > 1 else None
         load_tensors(Path(newest[0]), moments, group)
+
+    def _refusal(self, newest: list[str]) -> str | None:
+        if not newest:
+            return "there is no checkpoint"
+        path, steps = Path(newest[0]), self._steps_of_the_run()
+        if steps not in (None, checkpoint_step(path)):
+            return f"the newest checkpoint is of step {checkpoint_step(path)}, and the run ended with step {steps}"
+        return refusal(path, None)
+
+    def _steps_of_the_run(self) -> int | None:
+        """With which the other run ended; None where its record is not there."""
+        try:
+            steps: int | None = json.loads((self.checkpoints.parent / "manifest.json").read_text())["steps"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return steps

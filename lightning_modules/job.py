@@ -108,6 +108,11 @@ class TrainingJob:
                 f"packing.length = {self.packing.length} is longer than model.max_len = {self.model.max_len}: "
                 "a single example could fill a pack, and the model has no positions for it"
             )
+        if self.optimizer_from is not None and self.lora.enabled:
+            raise ConfigError(
+                f"optimizer_from = {self.optimizer_from}, but a run with lora={self.lora.name} draws adapters anew, "
+                "and the moments are those of others: leave it out (in a curriculum: optimizer_state: reset)"
+            )
         StepShape(
             packs_per_step=self.packs_per_step,
             packs_per_micro_batch=self.packs_per_micro_batch,
@@ -165,7 +170,8 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
     with finishing_wandb(loggers):
-        fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
+        steps = fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
+        from_first(lambda: run.record("steps", steps))
         counts = summed(everyone(data.report.summary()))
         require_kept(counts, job.source.name, run)
         if not is_sharded(student):
@@ -305,8 +311,11 @@ def fit(
     loggers: Sequence[Logger],
     console: Console,
     config_signature: str,
-) -> None:
-    """Train from the newest usable checkpoint, or from the start, to the end of the stage. Raises Interrupted."""
+) -> int:
+    """Train from the newest usable checkpoint, or from the start, to the end of the stage; returns its last step.
+
+    Raises Interrupted.
+    """
     accounts = Accounts(job.log_every_steps, data.epochs)
     checkpoints = Checkpoints(
         run.checkpoints,
@@ -330,3 +339,4 @@ def fit(
     trainer.fit(module, datamodule=data)
     if checkpoints.stopped:
         raise Interrupted(f"stopped after step {trainer.global_step}; the same command goes on from there")
+    return trainer.global_step

@@ -155,7 +155,10 @@ class StudentModule(L.LightningModule):
         return [type(value)(total) for value, total in zip(values, sums.tolist(), strict=True)]  # type: ignore[union-attr]
 
     def _gradients_synchronized(self, last: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients once a step, in its last backward pass."""
+        """DDP exchanges gradients once a step, in its last backward pass.
+
+        FSDP does in every micro-batch: to wait for the last, each rank would keep the gradients of all weights.
+        """
         strategy = self.trainer.strategy
         if last or not hasattr(strategy, "block_backward_sync"):
             return nullcontext()

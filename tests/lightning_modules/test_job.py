@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lightning_modules.job import TrainingJob, load_student, open_and_run
-from orca2.errors import DataError
+from orca2.errors import ConfigError, DataError
 from orca2.modelling.adapters import Lora
 from orca2.modelling.build import build_tokenizer
 from orca2.modelling.embedded import embedded_tokenizer
@@ -58,3 +58,9 @@ def test_embeddings_train_beside_adapters_where_the_markup_is_new(has_markup: bo
     job = replace(plain, model=padded, lora=Lora(name="small", rank=2))
     student = load_student(job, build_tokenizer(padded, plain.format), "sdpa", QUIET)
     assert student.model.get_input_embeddings().weight.requires_grad is not has_markup
+
+
+def test_adapters_take_no_moments_of_others() -> None:
+    """Fails if freshly drawn adapters are moved by what the adapters of the stage before had learnt."""
+    with pytest.raises(ConfigError, match="draws adapters anew"):
+        job_of("lora=default", "optimizer_from=runs/a/checkpoints")

@@ -121,6 +121,26 @@ def test_moments_are_carried_and_the_rate_is_not(make_fit: Callable[..., Any]) -
         lost.run(CarriedOptimizer(lost.folder / "nowhere", lost.folder / "checkpoints"))
 
 
+def test_moments_of_another_step_or_a_damaged_file_are_refused(make_fit: Callable[..., Any]) -> None:
+    """Wrong moments are no error that anyone would see: the stage would only learn worse."""
+    before = make_fit(rows=40).run()
+    steps, (newest,) = len(before.recorder.losses), checkpoints_in(before.folder / "checkpoints")
+
+    def refused(match: str) -> None:
+        after = make_fit(rows=40)
+        with pytest.raises(CheckpointError, match=match):
+            after.run(CarriedOptimizer(newest.parent, after.folder / "checkpoints"))
+
+    (before.folder / "manifest.json").write_text(f'{{"steps": {steps + 1}}}')
+    refused(f"newest checkpoint is of step {steps}, and the run ended with step {steps + 1}")
+    (before.folder / "manifest.json").unlink()
+    shard = newest / "shard-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    refused("SHA-256 is not that of the manifest")
+
+
 def moments(fit: Any) -> dict[str, torch.Tensor]:
     """Copies of the optimizer's tensors, by name."""
     tensors = training_tensors(fit.module.student, fit.module.trainer.optimizers[0])

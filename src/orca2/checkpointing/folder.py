@@ -95,11 +95,11 @@ def publish(
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def refusal(path: Path, signature: str, share: tuple[int, int] = (0, 1)) -> str | None:
+def refusal(path: Path, signature: str | None, share: tuple[int, int] = (0, 1)) -> str | None:
     """Why this checkpoint cannot be used, naming the file; None if it can.
 
-    `share` = (i, n): of the checksums, only every n-th file from the i-th is computed, for n ranks to divide
-    the reading.
+    `signature`: of the config that it must be of; None: of any. `share` = (i, n): of the checksums, only every n-th
+    file from the i-th is computed, for n ranks to divide the reading.
     """
     if not path.is_dir():
         return f"{path}: not a folder; a checkpoint of another program or version"
@@ -108,7 +108,7 @@ def refusal(path: Path, signature: str, share: tuple[int, int] = (0, 1)) -> str 
         found = manifest["format"]
         if found != FORMAT:
             return f"{path / MANIFEST}: format {found!r}, and this version reads {FORMAT}"
-        if manifest["signature"] != signature:
+        if signature not in (None, manifest["signature"]):
             return f"{path / MANIFEST}: it belongs to a run of another config"
         files = {name: FileRecord(**record) for name, record in manifest["files"].items()}
     except FileNotFoundError:

@@ -7,8 +7,8 @@ from rich.console import Console
 from transformers import LlamaConfig, Qwen3Config
 
 from orca2.errors import ConfigError
-from orca2.planning.gpu import GPU
 from orca2.modelling.loss import chunk_rows
+from orca2.planning.gpu import GPU
 from orca2.planning.memory import Setting, layer_bytes_per_token, memory_of
 from orca2.planning.plan import Assumptions, Machine, Request, make_plan
 from orca2.planning.shape import ModelShape, shape_of
