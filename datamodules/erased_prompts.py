@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from orca2.appending import unwritten_is_a_warning
 from orca2.data.loader import StepLoader, StepShape, merge_states
 from orca2.data.packing import PackingSpec
 from orca2.data.report import DataReport
@@ -19,7 +20,6 @@ from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.records import StepBatch
 from orca2.rendering.renderer import Renderer
-from orca2.runs import unwritten_is_a_warning
 from orca2.strategies import StrategyChoice
 
 

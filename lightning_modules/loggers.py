@@ -16,8 +16,9 @@ from typing import Any, Literal
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from orca2.appending import append_whole, unwritten_is_a_warning
 from orca2.errors import ConfigError
-from orca2.runs import append_whole, atomic_write_text, unwritten_is_a_warning
+from orca2.runs import atomic_write_text
 
 INIT_TIMEOUT_S = 30.0
 """Seconds that W&B may take to answer before a run in mode `auto` goes on offline."""

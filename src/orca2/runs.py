@@ -11,7 +11,6 @@
 Two configs are the same run if they agree in all but the operational keys; then the run continues.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -19,7 +18,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -321,30 +319,6 @@ def _is_locked(path: Path) -> bool:
         except OSError:
             return True
     return False
-
-
-def append_whole(path: Path, text: str) -> None:
-    """Append all of `text` to `path` or nothing. Raises OSError, such as for a full disk."""
-    data = text.encode()
-    with path.open("ab", buffering=0) as file:
-        end = file.tell()
-        if (file.write(data) or 0) < len(data):  # the disk filled up in the middle
-            file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextmanager
-def unwritten_is_a_warning(path: Path) -> Iterator[None]:
-    """Within the block `path`, a record of a run, is written; where it cannot be, the run goes on and says so once."""
-    try:
-        yield
-    except OSError as error:
-        if path not in _unwritten:
-            _unwritten.add(path)
-            print(f"WARNING: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
-
-
-_unwritten: set[Path] = set()
 
 
 def _umask() -> int:

@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import os
-import resource
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import yaml
 from orca2.errors import CheckpointError
 from orca2.runs import (
     RunDirectory,
-    append_whole,
     atomic_write_json,
     atomic_write_text,
     differing,
@@ -201,21 +198,3 @@ def test_a_run_folder_that_cannot_be_made_is_said(tmp_path: Path, where: str) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be made or written"), RunDirectory(tmp_path / where).locked():
         pass
-
-
-def test_what_is_appended_is_whole_or_not_there(tmp_path: Path) -> None:
-    """Half a line at the end of a full disk would swallow the line that is written once there is space."""
-    path = tmp_path / "log"
-    append_whole(path, "one\n")
-    # The file may grow to six bytes and no further, as on a full disk.
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6, limits[1]))
-    try:
-        with pytest.raises(OSError, match="No space left"):
-            append_whole(path, "two\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
-    append_whole(path, "three\n")
-    assert path.read_text() == "one\nthree\n"
