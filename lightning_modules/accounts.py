@@ -84,7 +84,8 @@ class Accounts(L.Callback):
 
     def load_states(self, states: Sequence[dict[str, Any]], rank: int, world: int) -> None:
         """Continue from the saved states of all ranks; where their number changed, the first takes all reports."""
-        self.examples_seen, self._seconds_before = states[0]["examples_seen"], states[0]["seconds"]
+        self.examples_seen = states[0]["examples_seen"]
+        self._seconds_before = states[0].get("seconds", 0.0)  # an older checkpoint has none
         windows = [[StepReport(*report) for report in state["window"]] for state in states]
         if len(windows) == world:
             self._window = windows[rank]
