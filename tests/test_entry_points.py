@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orca2.rendering.renderer import Renderer
-from orca2.settings import build, compose_config
+from orca2.settings import build, check_command_line, compose_config
 from tests.commands import ENVIRONMENT, ROOT, SMALL_STUDENT
 
 SMALL = (
@@ -190,6 +190,18 @@ def readme_commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
 
 
+def docs_commands() -> list[list[str]]:
+    """The python commands of entry points in `docs/`, in blocks and in text; what a user fills in is x."""
+    found = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+        for line in re.findall(r"^(?: {4})?python (\w+\.py .*)|`python (\w+\.py [^`]*)`", text, re.MULTILINE):
+            command = re.split(r"#|   ", re.sub(r"<[^>]*>|…", "x", "".join(line).replace("... ", "")))[0]
+            command = command.replace("benchmark=x", "benchmark=smoke")
+            found.append(shlex.split(command))
+    return found
+
+
 def smaller(script: str, arguments: list[str], folder: Path) -> list[str]:
     """What makes a command of the README a matter of seconds."""
     if {"--help", "--cfg", "plan=true", "estimate=true"} & set(arguments):
@@ -216,6 +228,23 @@ def test_the_readme_commands(tmp_path: Path) -> None:
     for script, *arguments in readme_commands():
         printed = run(str(ROOT / script), *arguments, *smaller(script, arguments, tmp_path), cwd=tmp_path)
         assert printed.strip(), script
+
+
+@pytest.mark.slow  # a second each
+@pytest.mark.parametrize("words", docs_commands(), ids=" ".join)
+def test_a_command_of_the_docs_is_accepted(words: list[str]) -> None:
+    """A page that names a key or an option that is not there teaches an error."""
+    script, *arguments = words
+    if any(".yaml" in text or "launcher" in text or "optuna" in text for text in arguments):
+        pytest.skip("an option in a file that another command writes, or of a plugin")
+    multirun = bool({"-m", "--multirun"} & set(arguments))
+    overrides = [text for text in arguments if not text.startswith("-")]
+    check_command_line(script.removesuffix(".py"), overrides, ROOT / "conf", multirun)
+
+
+def test_the_docs_have_commands() -> None:
+    """The test above passes on pages without any."""
+    assert {words[0] for words in docs_commands()} >= {"train.py", "synthesize.py", "evaluate.py", "judge.py"}
 
 
 def test_the_readme_has_commands() -> None:

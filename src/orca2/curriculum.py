@@ -37,7 +37,8 @@ class Stage:
     strategy: StrategyChoice | None = None
     erasing: Erasing | None = None
     replay: Mapping[str, float] = field(default_factory=dict)
-    """Earlier stage -> rows of its source for each row of this stage's own, spread evenly."""
+    """Earlier stage -> rows of its source for each row of this stage's own, spread evenly. They are chosen, generated
+    and erased as this stage's `strategy` and `erasing` say, not the earlier one's."""
     weights: str | None = None
     """Hub id or folder of the student to start from. None: the root's model in the first stage, else the student
     of the stage before."""

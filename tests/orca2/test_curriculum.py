@@ -74,6 +74,13 @@ def test_every_stage_can_join_a_curriculum(name: str) -> None:
     assert list(stage_configs(cfg))[-1] == "extra"
 
 
+def test_moments_of_another_run_are_for_the_first_stage() -> None:
+    """Every later stage would throw away what it is told to keep, or start with foreign moments where it resets."""
+    stages = stages_of("curriculum=smoke", "optimizer_from=before/checkpoints", "run_dir=r")
+    found = {key: stage["optimizer_from"] for key, stage in stages.items()}
+    assert found == {"gold": "before/checkpoints", "explained": None, "erased": "r/2-explained/checkpoints"}
+
+
 def test_there_are_stages() -> None:
     """The test above passes on an empty folder."""
     assert {"flan", "chatgpt", "gpt4"} <= {file.stem for file in STAGES}

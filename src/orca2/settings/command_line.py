@@ -161,8 +161,19 @@ def _value_problem(cfg: DictConfig, override: Override, groups: set[str]) -> str
         hint = nearest(last, {*map(str, node), *named} - RESERVED)
         remedy = "" if "_target_" in node else f" (+{override.input_line} adds it)"
         return f"{override.input_line}: no such key in '{'.'.join(parents)}'{remedy}{hint}"
+    if node is None and (absent := _absent_argument(cfg, parents)):
+        return f"{override.input_line}: '{absent}' is not set in this config; write +{override.input_line} to add it"
     item = None if parents else {item.name: item for item in fields(schema)}.get(last)
     return number_problem(override.value(), item, schema) if item else None
+
+
+def _absent_argument(cfg: DictConfig, path: Sequence[str]) -> str | None:
+    """The first node on `path` that is not there, if its parent's target takes an argument of that name."""
+    for depth in range(1, len(path)):
+        node = OmegaConf.select(cfg, ".".join(path[:depth]), throw_on_resolution_failure=False)
+        if isinstance(node, DictConfig) and node.get(path[depth]) is None:
+            return ".".join(path[: depth + 1]) if path[depth] in _argument_names(node) else None
+    return None
 
 
 def _argument_names(node: DictConfig) -> dict[str, Any]:

@@ -64,8 +64,9 @@ def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
             # Nor the `shape` of the root's weights: the first stage has added the format's tokens.
             kept = {name: value for name, value in _raw(config.model).items() if name not in ORIGIN}
             config.model = {**kept, "weights": weights}
-        if before and stage.get("optimizer_state") == "keep":
-            config.optimizer_from = str(before.checkpoints)
+        if before:  # the root's moments are for the first stage
+            kept_moments = stage.get("optimizer_state") == "keep"
+            config.optimizer_from = str(before.checkpoints) if kept_moments else None
     return config
 
 
