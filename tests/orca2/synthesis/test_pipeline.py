@@ -192,7 +192,8 @@ def test_few_shot_examples_are_built_from_answered_ones(tmp_path: Path, data_set
 def test_the_estimate_comes_before_the_first_call(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
     """A budget is decided on this figure."""
     with loopback.serving() as server:
-        priced = (*SERVED, f"teacher.base_url={server.url}", "size=40", *PRICE)
+        # No call hangs here, and a busy machine must not make one late: it would count as paid.
+        priced = (*SERVED, "teacher.timeout_s=60", f"teacher.base_url={server.url}", "size=40", *PRICE)
         with pytest.raises(BudgetStop) as stop:
             data_sets.make(tmp_path / "a", *priced, "max_requests=15", "teacher.requests_per_minute=6000")
         assert server.counters()["requests"] == 15

@@ -208,6 +208,8 @@ def _bare_span(text: str) -> str:
 
 _ANSWER_MARK = re.compile(r"^[\s*_#]*(?:final )?answer[\s*_]*:", re.IGNORECASE | re.MULTILINE)
 
+_UNSURE = re.compile(r"\b(?:not|never|or|either|neither|maybe|perhaps|possibly|about|roughly)\b|n't\b", re.IGNORECASE)
+
 
 def _check_gym(item: TaskItem, answer: str, gym: GymScorer) -> Verdict:
     marks = list(_ANSWER_MARK.finditer(answer))
@@ -218,6 +220,9 @@ def _check_gym(item: TaskItem, answer: str, gym: GymScorer) -> Verdict:
         return _undecided("nothing follows 'Answer:'")
     if any(_same_text(value, gold) for gold in item.gold):
         return Verdict(outcome="right", reason="the gold answer word for word", value=value)
+    said = _UNSURE.search(value)
+    if said and not any(_UNSURE.search(gold) for gold in item.gold):
+        return _undecided(f"{said[0]!r} stands beside the value, and many scorers read past it", value)
     score = gym.score(item, value)
     if score is None:
         return _undecided("the generator's scorer cannot read it in time", value)

@@ -148,6 +148,14 @@ def test_expressions_in_a_process_that_can_be_killed() -> None:
         assert checker.equal("4*sqrt(3)", "2*sqrt(12)") is True
 
 
+@pytest.mark.parametrize("answer", ["not 7", "7 or 3", "maybe 7"])
+def test_scorers_of_gym_are_not_asked_about_half_an_answer(answer: str) -> None:
+    """Several of them read the first number that they find."""
+    with Verifier(timeout=5) as verifier:
+        verdict = verifier.check(item("gym", "7"), f"Answer: {answer}")
+    assert verdict.outcome == "undecided" and "stands beside the value" in verdict.reason
+
+
 @pytest.mark.slow
 def test_a_scorer_of_gym_that_hangs_is_killed() -> None:
     """A scorer that takes minutes over a long answer holds up all other calls; one with `eval` may never be asked."""
