@@ -25,6 +25,8 @@ from orca2.targets import nearest
 
 METRIC = "held_out/cautious/accuracy"
 """Of `results.json`; what a run returns, and what a sweep compares."""
+OWN_METRIC = "held_out/own/accuracy"
+"""Under the message that the run's erasing trains for; a sweep shows it beside the other."""
 
 NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
 
@@ -97,4 +99,4 @@ def train_one(planned: Planned, overrides: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main("train", train, sweep_metric=METRIC)
+    run_main("train", train, sweep_metrics=(METRIC, OWN_METRIC))

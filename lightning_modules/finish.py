@@ -89,12 +89,16 @@ def write_results(
     counts: Mapping[str, Any],
     figures: Mapping[str, float],
     loggers: Sequence[Logger],
+    own: str | None,
 ) -> dict[str, float]:
     """`answers.jsonl` and `results.json`; the metrics also go to the loggers.
 
-    `counts`: the data report, all ranks; `figures`: those of a benchmark, if one was asked.
+    `counts`: the data report, all ranks; `figures`: those of a benchmark, if one was asked; `own`: the message that
+    the student was trained to be asked under, whose scores also stand under the name `own`.
     """
     scores = {message: summarise(answered) for message, answered in answers.items()}
+    if own is not None:
+        scores["own"] = scores[own]
     metrics = flat_metrics(scores) | {f"data/{name}": value for name, value in counts.items()} | dict(figures)
     samples = run.path / "answers.jsonl"
     lines = [

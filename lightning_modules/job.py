@@ -187,7 +187,8 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
 
         def finish() -> dict[str, Any]:
             merge_lists(run.rejected)
-            metrics = write_results(run, answers, counts, figures, loggers)
+            own = next((name for name, text in messages.items() if text == job.erasing.inference), None)
+            metrics = write_results(run, answers, counts, figures, loggers, own)
             show_results(run, answers, counts, console)
             run.mark_done()
             return metrics

@@ -118,13 +118,14 @@ def test_no_two_jobs_share_a_folder() -> None:
 def record(number: int, arm: str, seed: int, metric: float | None, state: Any = "done") -> JobRecord:
     values = {"erasing": arm, "seed": str(seed)}
     return JobRecord(
-        name=job_name(values), number=number, values=values, state=state, invocation="x", metric=metric, reason="why"
-    )
+        name=job_name(values), number=number, values=values, state=state, invocation="x", reason="why",
+        metrics={} if metric is None else {"accuracy": metric, "own": 1 - metric},
+    )  # fmt: skip
 
 
 def test_the_table_has_an_arm_a_row_with_mean_and_spread(tmp_path: Path) -> None:
     """What a sweep is read for; a failed job must not look like a result of 0."""
-    sweep = Sweep("question", tmp_path, Path("train.py"), ("erasing", "seed"), "accuracy", "x", True)
+    sweep = Sweep("question", tmp_path, Path("train.py"), ("erasing", "seed"), ("accuracy", "own"), "x", True)
     records = [
         record(0, "keep", 1, 0.25), record(1, "keep", 2, 0.75), record(2, "mix", 1, None, "failed"),
         record(3, "mix", 2, 0.5),
@@ -132,16 +133,17 @@ def test_the_table_has_an_arm_a_row_with_mean_and_spread(tmp_path: Path) -> None
     console = Console(width=100, record=True)
     close_sweep(sweep, records, console)
     assert (tmp_path / "sweep.md").read_text().splitlines()[4:] == [
-        "| erasing | seed 1 | seed 2 | mean ± spread |",
-        "| --- | --- | --- | --- |",
-        f"| keep | 0.2500 | 0.7500 | 0.5000 ± {statistics.stdev([0.25, 0.75]):.4f} |",
-        "| mix | failed | 0.5000 | 0.5000 |",
+        "| erasing | seed 1 | seed 2 | mean ± spread | own |",
+        "| --- | --- | --- | --- | --- |",
+        "| keep | 0.2500 | 0.7500 | 0.5000 ± {0:.4f} | 0.5000 ± {0:.4f} |".format(statistics.stdev([0.25, 0.75])),
+        "| mix | failed | 0.5000 | 0.5000 | 0.5000 |",
         "",
         "- failed: `erasing-mix_seed-1`: why",
     ]
     stored = json.loads((tmp_path / "sweep.json").read_text())
-    assert stored["arms"][0] == {"values": {"erasing": "keep"}, "mean": 0.5, "spread": math.sqrt(0.125), "n": 2}
-    assert stored["arms"][1] == {"values": {"erasing": "mix"}, "mean": 0.5, "spread": None, "n": 1}
+    assert stored["arms"][0]["values"] == {"erasing": "keep"}
+    assert stored["arms"][0]["metrics"]["accuracy"] == {"mean": 0.5, "spread": math.sqrt(0.125), "n": 2}
+    assert stored["arms"][1]["metrics"]["accuracy"] == {"mean": 0.5, "spread": None, "n": 1}
     assert str(tmp_path / "erasing-mix_seed-1" / "job.log") in console.export_text().replace("\n", "")
 
 
@@ -214,7 +216,7 @@ FILES = {
             run.mark_done()
 
         if __name__ == "__main__":
-            run_main("train", main, sweep_metric="score")
+            run_main("train", main, sweep_metrics=("score",))
         """,
 }
 """A project whose jobs take no time; one is killed and one has a bug, until a file `mended` is there."""
@@ -266,7 +268,9 @@ def test_failed_jobs_are_listed_and_alone_run_again(project: Path, tmp_path: Pat
     assert [line.split()[1] for line in printed.splitlines() if line.startswith("RAN")] == [
         "six/epochs-1_seed-2", "six/epochs-2_seed-1",
     ]  # fmt: skip
-    assert [arm["mean"] for arm in json.loads((folder / "sweep.json").read_text())["arms"]] == pytest.approx([1.2, 2.2])
+    assert [
+        arm["metrics"]["score"]["mean"] for arm in json.loads((folder / "sweep.json").read_text())["arms"]
+    ] == pytest.approx([1.2, 2.2])
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["six"]
 
 
@@ -334,7 +338,10 @@ def test_a_killed_training_leaves_five_results_and_runs_again_alone(tmp_path: Pa
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count(": done before") == 5 and again.stdout.count(": started, log in") == 1
     arms = json.loads((folder / "sweep.json").read_text())["arms"]
-    assert [(arm["values"], arm["n"]) for arm in arms] == [({"strategy": "direct"}, 3), ({"strategy": "mixed"}, 3)]
+    assert [(arm["values"], arm["metrics"]["held_out/cautious/accuracy"]["n"]) for arm in arms] == [
+        ({"strategy": "direct"}, 3),
+        ({"strategy": "mixed"}, 3),
+    ]
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """What a sweep found: one row for each arm, its seeds side by side, and the list of what failed.
 
-erasing   seed 17   seed 18   mean ± spread
-cautious    91.0%     97.0%    94.0% ± 4.2%
-keep        failed    40.0%           40.0%
+erasing    seed 17   seed 18     mean ± spread   held_out/own/accuracy
+cautious    0.9100    0.9700   0.9400 ± 0.0424         0.9400 ± 0.0424
+empty       failed    0.0300            0.0300                  0.9500
 """
 
 import statistics
@@ -24,19 +24,24 @@ class Arm:
     values: tuple[str, ...]
     by_seed: dict[str, JobRecord]
 
-    @property
-    def metrics(self) -> list[float]:
-        """Of the jobs that are done and have one."""
-        return [record.metric for record in self.by_seed.values() if record.metric is not None]
+    def figures(self, metric: str) -> "Figures":
+        """Over the jobs that are done and have the metric."""
+        found = [record.metrics[metric] for record in self.by_seed.values() if metric in record.metrics]
+        return Figures(
+            mean=statistics.fmean(found) if found else None,
+            spread=statistics.stdev(found) if len(found) > 1 else None,
+            n=len(found),
+        )
 
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.metrics) if self.metrics else None
 
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation over the seeds; of a single one nothing can be said."""
-        return statistics.stdev(self.metrics) if len(self.metrics) > 1 else None
+@dataclass(frozen=True)
+class Figures:
+    """One metric of an arm over its seeds."""
+
+    mean: float | None
+    spread: float | None
+    """Sample standard deviation; of a single seed nothing can be said."""
+    n: int
 
 
 def arms_of(sweep: Sweep, records: Sequence[JobRecord]) -> list[Arm]:
@@ -52,7 +57,7 @@ def close_sweep(sweep: Sweep, records: Sequence[JobRecord], console: Console) ->
     """Print the table and the failures, and write both to `sweep.json` and `sweep.md` in the sweep's folder."""
     arms, failed = arms_of(sweep, records), [record for record in records if record.state != "done"]
     header, rows = _cells(sweep, arms)
-    console.print(f"\n{sweep.name}: {sweep.metric}; spread: sample standard deviation over seeds", highlight=False)
+    console.print(f"\n{sweep.name}: {sweep.metrics[0]}; spread: sample standard deviation over seeds", highlight=False)
     table = Table()
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < len(_arm_keys(sweep)) else "right")
@@ -75,22 +80,24 @@ def _arm_keys(sweep: Sweep) -> list[str]:
 
 def _cells(sweep: Sweep, arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     seeds = sorted({seed for arm in arms for seed in arm.by_seed}, key=lambda seed: (len(seed), seed))
+    first, *others = sweep.metrics
     header = [*_arm_keys(sweep), *(f"seed {seed}" if seed else "result" for seed in seeds)]
-    rows = [[*arm.values, *(_cell(arm.by_seed.get(seed)) for seed in seeds)] for arm in arms]
-    if len(seeds) > 1:
-        header.append("mean ± spread")
-        rows = [[*row, _mean_cell(arm)] for row, arm in zip(rows, arms, strict=True)]
+    rows = [[*arm.values, *(_cell(arm.by_seed.get(seed), first) for seed in seeds)] for arm in arms]
+    means = [("mean ± spread", first)] if len(seeds) > 1 else []
+    for title, metric in (*means, *zip(others, others, strict=True)):
+        header.append(title)
+        rows = [[*row, _mean_cell(arm.figures(metric))] for row, arm in zip(rows, arms, strict=True)]
     return header, rows
 
 
-def _cell(record: JobRecord | None) -> str:
+def _cell(record: JobRecord | None, metric: str) -> str:
     if record is None:
         return ""
-    return _number(record.metric) if record.state == "done" else record.state
+    return _number(record.metrics.get(metric)) if record.state == "done" else record.state
 
 
-def _mean_cell(arm: Arm) -> str:
-    return _number(arm.mean) + ("" if arm.spread is None else f" ± {_number(arm.spread)}")
+def _mean_cell(figures: Figures) -> str:
+    return _number(figures.mean) + ("" if figures.spread is None else f" ± {_number(figures.spread)}")
 
 
 def _number(value: float | None) -> str:
@@ -101,11 +108,10 @@ def _as_json(sweep: Sweep, arms: Sequence[Arm], records: Sequence[JobRecord]) ->
     keys = _arm_keys(sweep)
     return {
         "sweep": sweep.name,
-        "metric": sweep.metric,
         "spread": "sample standard deviation over seeds",
         "arms": [
-            {"values": dict(zip(keys, arm.values, strict=True)), "mean": arm.mean, "spread": arm.spread,
-             "n": len(arm.metrics)}
+            {"values": dict(zip(keys, arm.values, strict=True)),
+             "metrics": {name: asdict(arm.figures(name)) for name in sweep.metrics}}
             for arm in arms
         ],
         "jobs": [{key: value for key, value in asdict(record).items() if key != "invocation"} for record in records],
@@ -113,7 +119,7 @@ def _as_json(sweep: Sweep, arms: Sequence[Arm], records: Sequence[JobRecord]) ->
 
 
 def _markdown(sweep: Sweep, header: Sequence[str], rows: Sequence[Sequence[str]], failed: Sequence[JobRecord]) -> str:
-    lines = [f"# {sweep.name}", "", f"`{sweep.metric}`; spread: sample standard deviation over seeds.", ""]
+    lines = [f"# {sweep.name}", "", f"`{sweep.metrics[0]}`; spread: sample standard deviation over seeds.", ""]
     lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     lines += ["", *(f"- {record.state}: `{record.name}`: {record.reason}" for record in failed)]
     return "\n".join(lines).rstrip() + "\n"

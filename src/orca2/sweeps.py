@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from threading import Thread
@@ -51,8 +51,8 @@ class Sweep:
     script: Path
     swept: tuple[str, ...]
     """Keys with several values, in the order in which they were given."""
-    metric: str
-    """Name in `results.json` of what compares the jobs."""
+    metrics: tuple[str, ...]
+    """Names in `results.json`: what compares the jobs, then what is shown beside it."""
     invocation: str
     """Tells the jobs of this command from those that an earlier one left in the folder."""
     echo: bool
@@ -72,7 +72,8 @@ class JobRecord:
     invocation: str
     pid: int | None = None
     seconds: float = 0.0
-    metric: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Those of the sweep that the job's results have."""
     reason: str = ""
     """Why it failed: the signal, or the last line that it printed."""
 
@@ -106,7 +107,7 @@ def grid_name(fixed: Mapping[str, str], swept: Sequence[str]) -> str:
 def run_job(
     sweep: Sweep, number: int, values: Mapping[str, str], overrides: Sequence[str], config: Mapping[str, Any]
 ) -> float:
-    """Run one job to its end, unless it is done; returns its metric, NaN where there is none.
+    """Run one job to its end, unless it is done; returns its first metric, NaN where there is none.
 
     `overrides` are the whole command line of the job; `config` is what they compose to. The job's failure is
     recorded, not raised. Raises SweepStopped once the job has ended after SIGINT or SIGTERM.
@@ -115,7 +116,7 @@ def run_job(
     run = RunDirectory(sweep.folder / name)
     record = JobRecord(name=name, number=number, values=values, state="running", invocation=sweep.invocation)
     if _is_done(run, config):
-        record = replace(record, state="done", metric=_metric(run, sweep.metric))
+        record = replace(record, state="done", metrics=_metrics(run, sweep.metrics))
         print(f"{name}: done before", flush=True)
     else:
         print(f"{name}: started, log in {run.path / 'job.log'}", flush=True)
@@ -125,7 +126,7 @@ def run_job(
             _write(run, record)
             raise SweepStopped
     _write(run, record)
-    return math.nan if record.metric is None else record.metric
+    return record.metrics.get(sweep.metrics[0], math.nan)
 
 
 def job_records(sweep: Sweep) -> list[JobRecord]:
@@ -169,7 +170,7 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
         reader.join(timeout=10)
     record = replace(record, seconds=round(time.monotonic() - started, 1))
     if code == 0:
-        return replace(record, state="done", metric=_metric(run, sweep.metric)), stopping.asked
+        return replace(record, state="done", metrics=_metrics(run, sweep.metrics)), stopping.asked
     reason = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(log) or f"exit code {code}"
     return replace(record, state="stopped" if stopping.asked else "failed", reason=reason), stopping.asked
 
@@ -219,12 +220,13 @@ def _is_done(run: RunDirectory, config: Mapping[str, Any]) -> bool:
     )
 
 
-def _metric(run: RunDirectory, name: str) -> float | None:
+def _metrics(run: RunDirectory, names: Sequence[str]) -> dict[str, float]:
     try:
-        value = json.loads(run.results.read_text(encoding="utf-8"))[name]
-    except (OSError, ValueError, KeyError):
-        return None  # a run without held-out questions has no accuracy
-    return float(value)
+        results = json.loads(run.results.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    # A run without held-out questions has no accuracy.
+    return {name: float(results[name]) for name in names if name in results}
 
 
 def _write(run: RunDirectory, record: JobRecord) -> None:

@@ -48,7 +48,7 @@ def storable(cfg: DictConfig) -> dict[str, Any]:
     A trainer's precision is stored as what it is here: `auto` on another machine may be another computation.
     """
     cfg = _untyped_copy(cfg)
-    if "trainer" in cfg:
+    if cfg.get("trainer"):
         cfg.trainer.precision = build(cfg.trainer).resolved_precision
     for node, key, raw, _ in _leaves(cfg):
         if isinstance(raw, str) and "${oc.env:" in raw:

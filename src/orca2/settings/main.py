@@ -25,11 +25,11 @@ from orca2.sweep_table import close_sweep
 from orca2.sweeps import Sweep, grid_name, job_name, job_records, run_job
 
 
-def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_metric: str | None = None) -> None:
+def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_metrics: tuple[str, ...] = ()) -> None:
     """Run `function` on the config that the command line asks for; every Hydra flag works.
 
-    What it returns is what an optimizing sweeper sees. Where `sweep_metric` names an entry of `results.json`, a
-    sweep runs each job in a process of its own (`orca2.sweeps`) and ends with a table of that metric.
+    What it returns is what an optimizing sweeper sees. Where `sweep_metrics` names entries of `results.json`, a
+    sweep runs each job in a process of its own (`orca2.sweeps`) and ends with a table of them, the first one by seed.
 
     What a user can mend ends the program with one clean message and exit code 2: before any job
     starts if a check can see it. A sweep with failed jobs ends with exit code 1, after all others.
@@ -58,8 +58,8 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
         try:
             named = options_by_name(arguments.overrides, folder)
             check_command_line(root, named, folder, arguments.multirun)
-            if sweep_metric is not None:
-                sweep = _sweep_of(root, named, arguments.multirun, script, sweep_metric)
+            if sweep_metrics:
+                sweep = _sweep_of(root, named, arguments.multirun, script, sweep_metrics)
             # Hydra reads the arguments itself; what is no override is a flag.
             sys.argv[1:] = [*(text for text in sys.argv[1:] if text not in arguments.overrides), *named]
         except ConfigError as error:
@@ -80,7 +80,9 @@ def job_overrides() -> list[str]:
     return [*overrides.task, *(text for text in overrides.hydra if text.startswith("hydra.searchpath="))]
 
 
-def _sweep_of(root: str, overrides: Sequence[str], multirun: bool, script: Path, metric: str) -> Sweep | None:
+def _sweep_of(
+    root: str, overrides: Sequence[str], multirun: bool, script: Path, metrics: tuple[str, ...]
+) -> Sweep | None:
     """The sweep that a checked command line asks for; None where it asks for a single job.
 
     Its name is `name=`, or the file in sweeps/, or what the jobs share and differ in; its folder is `run_dir`.
@@ -105,7 +107,7 @@ def _sweep_of(root: str, overrides: Sequence[str], multirun: bool, script: Path,
         folder=Path(base.run_dir),
         script=script,
         swept=swept,
-        metric=metric,
+        metrics=metrics,
         invocation=uuid4().hex,
         echo=base.hydra.runtime.choices["hydra/launcher"] == "basic",
     )
