@@ -12,6 +12,7 @@ from rich.console import Console
 from datamodules.erased_prompts import ErasedPromptDataModule
 from orca2.data.rows import Rendered, RowRenderer
 from orca2.display import example_panels, pack_table
+from orca2.errors import DataError
 from orca2.modelling.build import build_tokenizer
 from orca2.records import Example, Rejected
 from orca2.rendering.renderer import Renderer
@@ -55,6 +56,7 @@ def show(cfg: Any) -> None:
     data.render = seen  # type: ignore[assignment]
     shown = 0
     for batch in data.train_dataloader():
+        data.report.add(batch)
         for micro in batch.micro_batches:
             for info in micro.examples[: parts["examples"] - shown]:
                 console.print(example_panels(seen.examples[info.id], parts["erasing"], renderer))
@@ -62,6 +64,8 @@ def show(cfg: Any) -> None:
                 shown += 1
         if shown >= parts["examples"]:
             return
+    if not shown:
+        raise DataError(f"source {data.source.name}: no row can be shown: {data.report.summary()}")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,10 @@ def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch
     tokens = renderer.example(system, example.user, example.answer, example.history)
     leaks = leaked_ngrams(example)
     note = Text(f"\nquotes the erased instruction: {', '.join(map(repr, leaks))}", style="red") if leaks else Text()
+    # Text, not markup: an id or a task may hold brackets.
     heading = f"{example.id}   task {example.task}   strategy {example.strategy}   teacher {example.teacher}"
     return Group(
-        Panel(_prompt(example.system, example.user), title=f"teacher's prompt · {heading}", title_align="left"),
+        Panel(_prompt(example.system, example.user), title=Text(f"teacher's prompt · {heading}"), title_align="left"),
         Panel(
             _prompt(system, example.user),
             title=f"student's prompt · erasing {erasing.name}",
@@ -66,9 +67,9 @@ def pack_table(micro: MicroBatch, highlight: str) -> Table:
         table.add_column(column, justify="right" if "tokens" in column else "left")
     for example in micro.examples:
         table.add_row(
-            example.id,
-            example.task,
-            example.strategy,
+            Text(example.id),
+            Text(example.task),
+            Text(example.strategy),
             str(example.useful_tokens),
             str(example.label_tokens),
             style="bold" if example.id == highlight else "",

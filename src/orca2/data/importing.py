@@ -82,6 +82,8 @@ def _open(path: str) -> StoredRows:
 def import_file(path: str, cache_dir: str | None) -> Path:
     """Path of the cache of a file. Raises DataError for a missing, unknown or unreadable file."""
     source = Path(path).expanduser()
+    if not source.exists():
+        raise DataError(f"file {path!r} cannot be read: No such file or directory; check the path of the source")
     files = shards_of(source) if source.is_dir() else [source]
     reader = _reader(files[0])
     key = f"{source.resolve()}|{PARSER_VERSION}"
@@ -219,14 +221,20 @@ def _read_csv(path: Path) -> Iterator[Record]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, None, f"not CSV: {error}"
+                yield line, None, f"not CSV: {error}{_lines_taken(line, reader.line_num)}"
                 continue
             if header is None:
                 header = [cell.removeprefix("\ufeff") for cell in cells]
                 if len(set(header)) != len(header):
                     raise DataError(f"file {str(path)!r} names a column twice in its header {header}")
             elif cells:
-                yield (line, *_csv_row(header, cells))
+                row, problem = _csv_row(header, cells)
+                yield line, row, problem and problem + _lines_taken(line, reader.line_num)
+
+
+def _lines_taken(first: int, last: int) -> str:
+    """A quote that is never closed takes all lines to the next one, or to the end of the file."""
+    return f"; lines {first} to {last} were read as this row, so a quote may not be closed" if last > first else ""
 
 
 def _csv_row(header: list[str], cells: list[str]) -> tuple[str | None, str | None]:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orca2.appending import append_whole
 from orca2.records import Rejected, StepBatch
 from orca2.runs import atomic_write_text
 
@@ -35,6 +36,8 @@ class DataReport:
         """Filler of packs that hold an example."""
         self._listed: set[bytes] = set()
         self._unwritten: list[Rejected] = []
+        self._continued = False
+        """Whether what the list holds from before a resume is known."""
 
     @property
     def utilisation(self) -> float:
@@ -51,26 +54,29 @@ class DataReport:
         self.padding_tokens += batch.padding_tokens
         for row in batch.rejected:
             self.rejected[row.kind] += 1
-            key = hashlib.blake2b(f"{row.source}\n{row.row}".encode(), digest_size=8).digest()
+            key = _key(row.source, row.row)
             if row.kind != "left_out" and key not in self._listed and len(self._listed) < MAX_LISTED:
                 self._listed.add(key)
                 self._unwritten.append(row)
 
     def write_rejected(self, path: Path) -> int:
-        """Bring the list at `path` up to date; returns how many rows it gained.
+        """Bring the list at `path` up to date; returns how many rows it gained. Raises OSError, as on a full disk.
 
         Rows that the file lists already, from before a resume, are not listed again. A line that a crash cut
-        off is dropped. The file is replaced as a whole, so a reader never sees half of it.
+        off is dropped.
         """
         if not self._unwritten:
             return 0
-        lines = _whole_lines(path)
-        known = {(row["source"], row["row"]) for row in map(json.loads, lines)}
-        new = [row for row in self._unwritten if (row.source, row.row) not in known]
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text("".join([*lines, *(f"{_line(row)}\n" for row in new)]), encoding="utf-8")
-        temporary.replace(path)
-        self._unwritten.clear()
+        new = self._unwritten
+        if not self._continued:
+            lines = _whole_lines(path)
+            known = {_key(row["source"], row["row"]) for row in map(json.loads, lines)}
+            atomic_write_text(path, "".join(lines))
+            new = [row for row in new if _key(row.source, row.row) not in known]
+            self._listed |= known
+            self._continued = True
+        append_whole(path, "".join(f"{_line(row)}\n" for row in new))
+        self._unwritten = []
         return len(new)
 
     def summary(self) -> dict[str, Any]:
@@ -119,6 +125,10 @@ def merge_lists(path: Path) -> None:
         atomic_write_text(path, "".join(rows.values()))
     for each in lists:
         each.unlink()
+
+
+def _key(source: str, row: str) -> bytes:
+    return hashlib.blake2b(f"{source}\n{row}".encode(), digest_size=8).digest()
 
 
 def _line(row: Rejected) -> str:

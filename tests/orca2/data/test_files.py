@@ -104,7 +104,7 @@ def test_every_field_comes_from_its_column(jsonl, direct):
 
 def test_csv_rows_and_their_faults(jsonl, direct):
     """A shifted cell would train on the wrong column."""
-    content = b'q,a\n1+1?,2\nonly\n"a, ""b""\nc",3\n1,2,3\ncaf\xe9,2\nnul\x00,2\n"open,4\n'
+    content = b'q,a\n1+1?,2\nonly\n"a, ""b""\nc",3\n1,2,3\ncaf\xe9,2\nnul\x00,2\n"open,4\n5,6\n'
     source = jsonl(content, name="rows.csv")
     rows = read_all(source, direct)
     assert [(row.row, row.reason) if isinstance(row, Rejected) else (row.user, row.answer) for row in rows] == [
@@ -114,7 +114,10 @@ def test_csv_rows_and_their_faults(jsonl, direct):
         ("line 6", "3 cells where the header has 2"),
         ("line 7", "not UTF-8 in column 'q'"),
         ("line 8", "NUL byte in column 'q'"),
-        ("line 9", "not CSV: unexpected end of data"),
+        (
+            "line 9",
+            "not CSV: unexpected end of data; lines 9 to 10 were read as this row, so a quote may not be closed",
+        ),
     ]
 
 
