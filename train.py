@@ -23,10 +23,8 @@ from orca2.runs import RunDirectory, movable
 from orca2.settings import build, build_all, expected_tokens, job_overrides, run_main, stage_configs, storable
 from orca2.targets import nearest
 
-METRIC = "held_out/cautious/accuracy"
-"""Of `results.json`; what a run returns, and what a sweep compares."""
-OWN_METRIC = "held_out/own/accuracy"
-"""Under the message that the run's erasing trains for; a sweep shows it beside the other."""
+METRICS = ("held_out/cautious/accuracy", "held_out/own/accuracy")
+"""Of `results.json`: what a run returns and a sweep compares, and what a sweep shows beside it."""
 
 NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
 
@@ -58,7 +56,7 @@ def train(cfg: Any) -> float | None:
                 metrics = train_stages(cfg, stages, console)
             else:
                 metrics = train_one(stages[cfg.only_stage] if stages else planned(cfg), job_overrides())
-    return cast(float | None, metrics.get(METRIC))
+    return cast(float | None, metrics.get(METRICS[0]))
 
 
 def planned(cfg: Any, is_stage: bool = False) -> Planned:
@@ -99,4 +97,4 @@ def train_one(planned: Planned, overrides: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main("train", train, sweep_metrics=(METRIC, OWN_METRIC))
+    run_main("train", train, sweep_metrics=METRICS)
