@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from rich.console import Console
 
-from lightning_modules.job import Interrupted, TrainingJob, open_and_run
+from lightning_modules.job import NOT_OF_THE_JOB, Interrupted, TrainingJob, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
 from lightning_modules.stages import run_stages
@@ -25,8 +25,6 @@ from orca2.targets import nearest
 
 METRICS = ("held_out/cautious/accuracy", "held_out/own/accuracy")
 """Of `results.json`: what a run returns and a sweep compares, and what a sweep shows beside it."""
-
-NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
 
 
 class Planned(NamedTuple):

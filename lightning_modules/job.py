@@ -62,6 +62,9 @@ from orca2.strategies import StrategyChoice
 ENDLESS = 2**31
 """Passes over the source of a run whose length is given in tokens."""
 
+NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
+"""Root keys of `conf/train.yaml` that say what is done with a job, and are no fields of it."""
+
 LEAK_CHECKED_ROWS = 1_000
 """Rows; a second of work, enough to see a habit of the teacher."""
 

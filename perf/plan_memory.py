@@ -66,11 +66,11 @@ GPU_CASES = {
 
 def job_of(overrides: list[str]) -> Any:
     """The training job; a hub model gets random weights of its shape and the embedded tokenizer."""
-    from lightning_modules.job import TrainingJob
+    from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
     from orca2.settings import build_all, compose_config
 
     config = compose_config("train", ["logger.mode=off", *overrides])
-    job = TrainingJob(**build_all(config, leave_out=("run_dir", "plan", "gpu", "planning")))
+    job = TrainingJob(**build_all(config, leave_out=NOT_OF_THE_JOB))
     if job.model.weights is None:
         return job
     model = dataclasses.replace(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lightning_modules.job import TrainingJob, load_student, open_and_run
+from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, load_student, open_and_run
 from orca2.errors import ConfigError, DataError
 from orca2.modelling.adapters import Lora
 from orca2.modelling.build import build_tokenizer
@@ -15,7 +15,6 @@ from orca2.modelling.embedded import embedded_tokenizer
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config
 
-NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
 QUIET = Console(quiet=True)
 
 
