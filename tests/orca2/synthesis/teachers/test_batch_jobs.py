@@ -1,8 +1,6 @@
 """Batch jobs: their answers are shared, they survive their process, and no process disturbs another's."""
 
 import asyncio
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,9 @@ from orca2.synthesis.cache import Cache
 from orca2.synthesis.requests import Reply, Request, TeacherError
 from orca2.synthesis.teachers import batch
 from orca2.synthesis.teachers.batch import BatchTeacher
+from tests.orca2.synthesis import loopback
+from tests.orca2.synthesis import test_asking as engine
 
-
-def _sibling(name: str) -> Any:
-    """A module of the parent folder; tests are no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-engine, loopback = _sibling("test_asking"), _sibling("loopback")
 collect, http_teacher, requests = engine.collect, engine.http_teacher, engine.requests
 
 

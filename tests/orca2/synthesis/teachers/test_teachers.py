@@ -1,6 +1,5 @@
 """The kinds of teacher: keys stay secret, jobs survive, models and rules answer."""
 
-import importlib.util
 import logging
 import os
 import socket
@@ -27,19 +26,9 @@ from orca2.synthesis.teachers.vllm import VllmTeacher
 from orca2.tasks.catalogue import families
 from orca2.tasks.grading import detect_strategy, grade
 from orca2.tasks.problems import make_problem
+from tests.orca2.synthesis import loopback
+from tests.orca2.synthesis import test_asking as engine
 
-
-def _sibling(name: str) -> Any:
-    """A module of the parent folder; tests are no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-engine, loopback = _sibling("test_asking"), _sibling("loopback")
 collect, http_teacher, requests = engine.collect, engine.http_teacher, engine.requests
 SECRET = loopback.KEY
 
