@@ -1,7 +1,6 @@
 """The judge's pass against a server that misbehaves: paid once, counted, resumed; and the conversations."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -35,22 +34,10 @@ from orca2.judging.scenarios import Scenario, situations
 from orca2.synthesis.asking import Retry
 from orca2.synthesis.budget import Budget
 from orca2.synthesis.teachers.http import HttpTeacher
+from tests.orca2.synthesis import loopback
 
 ROOT = Path(__file__).parents[3]
 QUICK = Retry(attempts=12, first_seconds=0.01, longest_seconds=0.05)
-
-
-def _load() -> Any:
-    if "loopback" not in sys.modules:
-        path = ROOT / "tests" / "orca2" / "synthesis" / "loopback.py"
-        spec = importlib.util.spec_from_file_location("loopback", path)
-        assert spec is not None and spec.loader is not None
-        sys.modules["loopback"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["loopback"])
-    return sys.modules["loopback"]
-
-
-loopback = _load()
 
 
 class JudgeServer(loopback.Loopback):  # type: ignore[name-defined,misc]

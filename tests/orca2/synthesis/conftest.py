@@ -1,8 +1,6 @@
 """The loopback server as a fixture, and syntheses in this process."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -16,19 +14,13 @@ from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config, storable
 from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.pipeline import synthesize
-
-LOOPBACK = Path(__file__).with_name("loopback.py")
+from tests.orca2.synthesis import loopback as loopback_module
 
 
 @pytest.fixture(scope="session")
 def loopback() -> Any:
-    """The module `loopback`, which is no test and so not imported by pytest."""
-    if "loopback" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("loopback", LOOPBACK)
-        assert spec is not None and spec.loader is not None
-        sys.modules["loopback"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["loopback"])
-    return sys.modules["loopback"]
+    """The module with the server of the tests."""
+    return loopback_module
 
 
 class Syntheses:

@@ -1,7 +1,6 @@
 """The engine against a server that misbehaves: all answered, paid once, in order, within the caps."""
 
 import asyncio
-import importlib.util
 import os
 import signal
 import subprocess
@@ -22,20 +21,8 @@ from orca2.synthesis.cache import Cache
 from orca2.synthesis.conversation import Conversation, answer_once, draft_then_check
 from orca2.synthesis.requests import Ask, Failure, Reply, Request, TeacherError
 from orca2.synthesis.teachers.http import HttpTeacher
+from tests.orca2.synthesis import loopback
 
-LOOPBACK = Path(__file__).with_name("loopback.py")
-
-
-def _load() -> Any:
-    if "loopback" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("loopback", LOOPBACK)
-        assert spec is not None and spec.loader is not None
-        sys.modules["loopback"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["loopback"])
-    return sys.modules["loopback"]
-
-
-loopback = _load()
 Faults, serving = loopback.Faults, loopback.serving
 
 QUICK = Retry(attempts=12, first_seconds=0.01, longest_seconds=0.05)
@@ -349,7 +336,7 @@ def test_kill_and_resume_pays_each_request_once(tmp_path: Path) -> None:
     count, half = 600, 300
     with serving(Faults(freeze_after=half, delay=0.002)) as server:
         values = {
-            "tests": str(LOOPBACK.parent),
+            "tests": str(Path(__file__).parent),
             "url": server.url,
             "cache": str(tmp_path / "c.sqlite"),
             "count": count,

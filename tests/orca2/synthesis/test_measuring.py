@@ -1,9 +1,7 @@
 """`strategy=measured`: probes find the known best strategy, are paid for once, and their outcome is used again."""
 
 import asyncio
-import importlib.util
 import io
-import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -31,18 +29,7 @@ from orca2.synthesis.teachers.http import HttpTeacher
 from orca2.synthesis.teachers.rule import RuleTeacher
 from orca2.tasks.catalogue import families
 
-LOOPBACK = Path(__file__).with_name("loopback.py")
 RETRY = Retry(attempts=2, first_seconds=0.0, longest_seconds=0.0)
-
-
-@pytest.fixture(scope="module")
-def loopback() -> Any:
-    spec = importlib.util.spec_from_file_location("loopback", LOOPBACK)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules.setdefault("loopback", importlib.util.module_from_spec(spec))
-    if not hasattr(module, "serving"):
-        spec.loader.exec_module(module)
-    return module
 
 
 def measured(*overrides: str) -> MeasuredStrategy:
