@@ -14,7 +14,7 @@ from orca2.erasing import Erasing
 from orca2.errors import DataError
 from orca2.evaluation.held_out import Answered, HeldOutSpec, Score, answer_questions, flat_metrics, summarise
 from orca2.generation.hf import HFGenerator
-from orca2.modelling.export import export_student, verify_export
+from orca2.modelling.export import export_student, verify_export, verify_names
 from orca2.modelling.sharding import full_weights, gathered, is_sharded
 from orca2.modelling.student import StudentForLoss
 from orca2.ranks import everyone, from_first, here, is_first
@@ -45,19 +45,33 @@ def export(
     run: RunDirectory,
     console: Console,
 ) -> None:
-    """Write `student/` in the Hugging Face format, load it again, and compare. Raises ModelError.
+    """Write `student/` in the Hugging Face format and prove that it holds the student's weights. Raises ModelError.
 
-    Every rank calls it; the first one writes. Sharded weights are gathered on it, tensor by tensor.
+    Every rank calls it; the first one writes. Sharded weights pass through it tensor by tensor and are compared with
+    the files as they pass; whole ones are loaded again.
     """
     prompt = {"renderer": renderer.identity, "erasing": erasing.name, "system": erasing.inference}
-    weights = full_weights(student.model, keep=is_first()) if is_sharded(student) else None
+    gathering = full_weights(student.model) if is_sharded(student) else None
 
     def write() -> None:
-        export_student(student.model, tokenizer, run.student, prompt, weights)
-        verify_export(run.student, student.model, weights)
+        try:
+            export_student(student.model, tokenizer, run.student, prompt, gathering)
+        finally:
+            go_to_the_end()
+        if gathering is None:
+            verify_export(run.student, student.model)
+        else:
+            verify_names(run.student)
 
+    def go_to_the_end() -> None:
+        """The other ranks wait in each gathering, also where the first has failed."""
+        for _ in gathering or ():
+            pass
+
+    if not is_first():
+        go_to_the_end()
     from_first(write)
-    console.print(f"exported to {run.student}: reloaded, every weight equal", highlight=False)
+    console.print(f"exported to {run.student}: read back, every weight equal", highlight=False)
 
 
 def ask_held_out(

@@ -6,6 +6,8 @@ The file is a script, so that several processes can be started with it; tests in
 """
 
 import dataclasses
+import errno
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +16,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM
 
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
 from lightning_modules.checkpoints import Checkpoints
+from lightning_modules.finish import export
 from lightning_modules.loggers import RunCsvLogger
 from lightning_modules.samples import LockstepGenerator
 from lightning_modules.student import StudentModule
@@ -27,7 +32,9 @@ from orca2.data.procedural import ProceduralSource
 from orca2.erasing import FixedErasing
 from orca2.errors import Orca2Error
 from orca2.generation.hf import HFGenerator
+from orca2.modelling import export as exporting
 from orca2.modelling.build import build_model, build_tokenizer
+from orca2.modelling.export import _write_file as write_file
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, full_weights, gathered, root_gathered, shard
 from orca2.modelling.spec import ModelSpec
@@ -36,6 +43,7 @@ from orca2.optimization import OptimizerSpec
 from orca2.ranks import here, joined
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
+from orca2.runs import RunDirectory
 from orca2.settings import build, compose_config
 
 ARCHITECTURE = {
@@ -139,8 +147,7 @@ class Fit:
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights, also of a sharded student; a collective call then."""
-        full = full_weights(self.module.student, keep=True)
-        return {name: tensor.clone() for name, tensor in full.items()}
+        return {name: tensor.clone() for name, tensor in full_weights(self.module.student)}
 
 
 class PoisonSecondRank(L.Callback):
@@ -148,7 +155,7 @@ class PoisonSecondRank(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
         if trainer.global_step == 2:
-            self.before = full_weights(module.student, keep=True)
+            self.before = {name: weight.clone() for name, weight in full_weights(module.student)}
             if here().rank == here().world - 1:
                 norm = module.student.model.base_model.layers[0].input_layernorm
                 norm.register_forward_hook(lambda _module, _inputs, output: output * float("nan"))
@@ -190,10 +197,36 @@ def generation_case(**settings: Any) -> Callable[[Path], dict[str, Any]]:
         with gathered(student):
             alone = HFGenerator(student.model, *ends).generate(prompts, 12)
         whole = build_model(MODEL, fit.tokenizer, seed=7)
-        whole.load_state_dict(full_weights(student.model, keep=True))
+        whole.load_state_dict(dict(full_weights(student.model)))
         expected = HFGenerator(whole, *ends).generate(prompts, 12)
         answers = {"together": together, "alone": alone, "whole": expected}
         return {name: [answer.ids for answer in each] for name, each in answers.items()}
+
+    return case
+
+
+def export_case(full_disk: bool, **settings: Any) -> Callable[[Path], dict[str, Any]]:
+    """A sharded student, exported in files of 40 kB and read by each rank; the second file may be too much."""
+
+    def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        if full_disk and "-00002-" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_file(path, tensors)
+
+    def case(folder: Path) -> dict[str, Any]:
+        fit = Fit(folder, **settings).run()
+        weights = fit.weights
+        where = folder.parent / f"{folder.name.rpartition('-')[0]}-run"
+        exporting.FILE_BYTES, exporting._write_file = 40_000, write
+        erasing = FixedErasing(name="cautious", message="Be careful.")
+        console = Console(file=io.StringIO())
+        try:
+            export(fit.module.student, fit.tokenizer, fit.renderer, erasing, RunDirectory(where), console)
+        except Orca2Error as error:
+            return {"error": f"{type(error).__name__}: {error}", "left": [path.name for path in where.iterdir()]}
+        loaded = AutoModelForCausalLM.from_pretrained(where / "student").state_dict()
+        same = [torch.equal(loaded[name.removeprefix("model.")], weight) for name, weight in weights.items()]
+        return {"error": None, "same": all(same), "files": sorted(path.name for path in (where / "student").iterdir())}
 
     return case
 
@@ -208,6 +241,8 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ddp-poison": poison_case(strategy="ddp"),
     "fsdp-poison": poison_case(strategy="fsdp"),
     # Weights large enough for answers that are not one token over and over.
+    "fsdp-export": export_case(False, strategy="fsdp", architecture=TIED),
+    "fsdp-full-disk": export_case(True, strategy="fsdp"),
     "fsdp-generation": generation_case(strategy="fsdp", architecture={"initializer_range": 0.5}),
 }
 

@@ -50,7 +50,16 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, A
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Every case on two ranks."""
-    cases = ("ddp", "fsdp", "fsdp-tied", "ddp-poison", "fsdp-poison", "fsdp-generation")
+    cases = (
+        "ddp",
+        "fsdp",
+        "fsdp-tied",
+        "ddp-poison",
+        "fsdp-poison",
+        "fsdp-generation",
+        "fsdp-export",
+        "fsdp-full-disk",
+    )
     return torchrun(tmp_path_factory.mktemp("two"), 2, *cases)
 
 
@@ -112,3 +121,20 @@ def test_a_sharded_student_answers_as_a_whole_one(two: Run) -> None:
     for rank in two("fsdp-generation"):
         assert rank["together"] == rank["alone"] == rank["whole"]
         assert len({token for answer in rank["whole"] for token in answer}) > 5
+
+
+def test_a_sharded_student_is_exported_file_by_file(two: Run) -> None:
+    """Fails if weights are lost between ranks and files, or only this project can read them."""
+    for rank in two("fsdp-export"):
+        assert rank["error"] is None
+        assert rank["same"]
+        assert {"config.json", "generation_config.json", "model.safetensors.index.json"} <= set(rank["files"])
+        assert len([name for name in rank["files"] if name.endswith(".safetensors")]) >= 3
+
+
+def test_a_disk_that_is_full_at_the_export_ends_every_rank(two: Run) -> None:
+    """Fails if ranks wait for ever in a gathering that the first has given up, or half an export stays."""
+    first, second = two("fsdp-full-disk")
+    assert first["error"].startswith("ModelError: cannot write the student to")
+    assert second["error"].startswith("RankError: ModelError on rank 0: cannot write the student to")
+    assert first["left"] == second["left"] == []

@@ -88,16 +88,22 @@ def gathered(student: nn.Module) -> Iterator[None]:
             unit.set_reshard_after_forward(unit is not student, recurse=False)
 
 
-def full_weights(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """All weights by name, on the CPU, gathered one after the other. Ranks with `keep=False` get an empty mapping.
+def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All stored weights by name, gathered one after the other; sharded or not.
 
-    A collective call. Tied weights appear once, under their first name.
+    Each step is a collective call: every rank must go to the end. Tied weights appear once, under their first name.
     """
+    for name, tensor in _stored(model):
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        yield name, full.detach()
+
+
+def weight_shapes(model: nn.Module) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
+    """Name, whole shape and dtype of what `full_weights` gathers."""
+    return ((name, tensor.shape, tensor.dtype) for name, tensor in _stored(model))
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     stored = set(model.state_dict())
     buffers = ((name, buffer) for name, buffer in model.named_buffers() if name in stored)
-    weights: dict[str, Tensor] = {}
-    for name, tensor in chain(model.named_parameters(), buffers):
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if keep:
-            weights[name] = full.detach().cpu()
-    return weights
+    return chain(model.named_parameters(), buffers)

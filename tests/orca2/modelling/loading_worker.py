@@ -33,12 +33,9 @@ def main(folder: Path, jobs: dict[str, dict[str, object]]) -> None:
         shard(student, build_mesh("cpu", dist.get_world_size()), torch.float32)
         deferred.materialise(student, torch.device("cpu"))
         check_student(student)  # a forward pass: gathered, tied and with its buffers
-        weights = full_weights(student.model, keep=dist.get_rank() == 0)
+        weights = {key: value.contiguous() for key, value in full_weights(student.model)}
         if dist.get_rank() == 0:
-            save_file(
-                {key: value.contiguous() for key, value in weights.items()},
-                folder / f"{name}-{dist.get_world_size()}.safetensors",
-            )
+            save_file(weights, folder / f"{name}-{dist.get_world_size()}.safetensors")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from orca2.errors import ModelError
+from orca2.modelling import export
 from orca2.modelling.attention import NAME
 from orca2.modelling.build import build_model, build_tokenizer
-from orca2.modelling.export import export_student, verify_export
+from orca2.modelling.export import export_student, verify_export, verify_names
+from orca2.modelling.sharding import full_weights
 from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student import StudentForLoss
 from orca2.rendering import ChatFormat, tokenizer_hash
@@ -102,18 +105,54 @@ def test_foreign_folders_are_kept(student: tuple[PreTrainedModel, PreTrainedToke
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_state_dict_stands_in_for_the_weights(
+@pytest.mark.parametrize("file_bytes", [10**9, 20_000])
+def test_weights_that_pass_by_are_exported_as_whole_ones(
+    file_bytes: int,
+    student: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fails if a sharded student's folder differs from the one that transformers writes, but for the cut into files."""
+    monkeypatch.setattr(export, "FILE_BYTES", file_bytes)
+    model, tokenizer = student
+    export_student(model, tokenizer, tmp_path / "whole", PROMPT)
+    export_student(model, tokenizer, tmp_path / "passing", PROMPT, full_weights(model))
+    verify_names(tmp_path / "passing")
+    verify_export(tmp_path / "passing", model)
+    files = {folder: {path.name for path in (tmp_path / folder).iterdir()} for folder in ("whole", "passing")}
+    if file_bytes == 10**9:
+        assert files["passing"] == files["whole"]
+    else:
+        assert len(files["passing"]) > len(files["whole"]) + 3
+    for name in files["whole"] - {"model.safetensors"}:
+        assert (tmp_path / "passing" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_file_that_is_not_what_was_written_is_found(
+    student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if weights that pass by are written and never compared."""
+
+    def damaged(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, path, metadata)
+
+    monkeypatch.setattr(export, "save_file", damaged)
+    model, tokenizer = student
+    with pytest.raises(ModelError, match="differs from the model in memory"):
+        export_student(model, tokenizer, tmp_path / "student", PROMPT, full_weights(model))
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_another_shape_than_the_config(
     student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path
 ) -> None:
-    """Fails if a sharded model is exported with its local, partial weights."""
+    """Fails if a folder passes whose files nobody could load."""
     model, tokenizer = student
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        model.get_input_embeddings().weight.zero_()
-    export_student(model, tokenizer, tmp_path / "student", PROMPT, weights)
-    verify_export(tmp_path / "student", model, weights)
-    with pytest.raises(ModelError, match="differs from the model in memory"):
-        verify_export(tmp_path / "student", model)
+    export_student(model, tokenizer, tmp_path, PROMPT, full_weights(model))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"model.layers.2.* is None in the files"):
+        verify_names(tmp_path)
 
 
 def test_broken_export_is_refused(student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path) -> None:
