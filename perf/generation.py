@@ -127,15 +127,21 @@ def _messages(chat: Any) -> list[dict[str, str]]:
 
 def compare(answerers: dict[str, Answerer], rounds: int, count: int) -> dict[str, Any]:
     """Best batch sizes, then timed rounds in turn; texts of the last round are compared."""
-    tried = {name: {batch: count / answer(batch)[0] for batch in BATCHES[name]} for name, answer in answerers.items()}
+
+    def timed(name: str, batch: int) -> tuple[float, list[str], list[int]]:
+        seconds, texts, counts = answerers[name](batch)
+        print(f"{name:8} batch {batch:>6}   {count / seconds:8.2f} samples/s", flush=True)
+        return count / seconds, texts, counts
+
+    tried = {name: {batch: timed(name, batch)[0] for batch in BATCHES[name]} for name in answerers}
     best = {name: max(rates, key=rates.__getitem__) for name, rates in tried.items()}
     rates: dict[str, list[float]] = {name: [] for name in answerers}
     texts: dict[str, list[str]] = {}
     tokens: list[int] = []
     for _ in range(rounds):
-        for name, answer in answerers.items():
-            seconds, texts[name], counts = answer(best[name])
-            rates[name].append(count / seconds)
+        for name in answerers:
+            rate, texts[name], counts = timed(name, best[name])
+            rates[name].append(rate)
             tokens = counts or tokens
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {

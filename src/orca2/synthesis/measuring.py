@@ -26,13 +26,13 @@ from orca2.synthesis.cache import Cache
 from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
 from orca2.synthesis.instructions import InstructionSource
 from orca2.synthesis.items import TaskItem
+from orca2.synthesis.progress import ProbesLine
 from orca2.synthesis.requests import FailureKind, Teacher
 from orca2.synthesis.rows import Answered, Answering, Asked
 from orca2.synthesis.selection import (
     Group,
     GroupEvidence,
     Measured,
-    Rounds,
     Selection,
     Trial,
     by_task,
@@ -116,17 +116,27 @@ class AskedJudge:
     """Answers trials through an engine, as the synthesis itself would."""
 
     def __init__(
-        self, asked: Asking, answering: Answering, instructions: InstructionSource, members: Mapping[str, Strategy]
+        self,
+        asked: Asking,
+        answering: Answering,
+        instructions: InstructionSource,
+        members: Mapping[str, Strategy],
+        line: ProbesLine | None,
     ) -> None:
         self._asked, self._answering = asked, answering
         self._instructions, self._members = instructions, members
+        self._line = line
 
     async def __call__(self, trials: Sequence[Trial]) -> list[Measured]:
         """Raises ConfigError where the instructions do not follow the strategy, DataError where a probe got no answer
         for a reason that may pass, and what the engine raises."""
         items = [as_asked(trial, self._instructions, self._members) for trial in trials]
+        answers = []
+        async for _, answered in self._asked.map(items, self._answering):
+            answers.append(answered)
+            if self._line is not None:
+                self._line.add()
         # Raised after the round, so that none of its answers is lost.
-        answers = [answered async for _, answered in self._asked.map(items, self._answering)]
         return [_measured(answered) for answered in answers]
 
 
@@ -154,9 +164,9 @@ class Measurement:
     """Seconds for comparing two expressions."""
 
     async def evidence(
-        self, groups: Mapping[str, Group], run: str, after_round: Rounds | None = None
+        self, groups: Mapping[str, Group], run: str, line: ProbesLine | None = None
     ) -> dict[str, GroupEvidence]:
-        """Ask until each group is settled. `run` names the teacher's account.
+        """Ask until each group is settled. `run` names the teacher's account; `line` shows what has come.
 
         Raises BudgetStop at a cap, and the errors of the teacher.
         """
@@ -167,8 +177,8 @@ class Measurement:
             for name, teacher, budget, account in self._judges(run):
                 asked = await stack.enter_async_context(asking(teacher, self.cache, budget, account, self.retry))
                 answering = Answering(teacher, plan, verifier, ())
-                judges[name] = AskedJudge(asked, answering, self.instructions, self.strategy.members)
-            return await self.strategy.selection.run(groups, judges, after_round)
+                judges[name] = AskedJudge(asked, answering, self.instructions, self.strategy.members, line)
+            return await self.strategy.selection.run(groups, judges, line.rounds if line is not None else None)
 
     def groups(self, items: Iterable[object]) -> dict[str, Group]:
         """The groups of a stream of items, with as many items each as may be probed.
@@ -190,6 +200,10 @@ class Measurement:
         if self.strategy.ask_teacher:
             for trial in self.strategy.selection.grid(self.groups(items)):
                 yield as_asked(trial, self.instructions, self.strategy.members)
+
+    def most(self, groups: Mapping[str, Group]) -> int:
+        """The full grid: every strategy on every item, for each judge."""
+        return sum(1 for _ in self.strategy.selection.grid(groups)) * len(self._judges(""))
 
     def _judges(self, run: str) -> list[tuple[str, Teacher, Budget, str]]:
         judges = [("teacher", self.teacher, self.budget, run)] if self.strategy.ask_teacher else []
@@ -214,14 +228,8 @@ def measured_mixture(
         console.print(f"strategies were measured before: {config}", highlight=False)
         return measurement.strategy.mixture(read_outcome(config), name)
     groups = measurement.groups(items)
-    with console.status("measuring strategies") as status:
-
-        def show(evidence: Mapping[str, GroupEvidence]) -> None:
-            settled = sum(bool(one.reason) for one in evidence.values())
-            calls = sum(one.calls for one in evidence.values())
-            status.update(f"measuring strategies: {calls:,} probes, {settled:,} of {len(evidence):,} groups settled")
-
-        evidence = asyncio.run(measurement.evidence(groups, run, show))
+    with ProbesLine(console, measurement.most(groups), len(groups)) as line:
+        evidence = asyncio.run(measurement.evidence(groups, run, line))
     config = measurement.write(evidence, name, folder)
     calls, grid = (sum(getattr(one, key) for one in evidence.values()) for key in ("calls", "full_grid"))
     chosen = Counter(one.chosen or "not measured" for one in evidence.values())

@@ -1,13 +1,15 @@
-"""The progress line of a synthesis: done, verified, failed, spent, left.
+"""The progress lines of a synthesis: done, verified, failed, spent, left; and of the probes before it.
 
     1,204/2,000 items  kept 1,190  right 1,101 of 1,150 judged  failed 14  spent 3.1210 USD, 702,311 tokens
     left 2.0634 USD, 0:02:10  96 calls at a time                                                (one line)
+
+    measuring strategies: 812 probes of at most 3,584, 3 of 7 groups settled  left at most 0:03:10
 
 On a terminal it is one live line; elsewhere (a log file, a notebook, CI) it is a plain line now and then.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -17,36 +19,30 @@ from rich.text import Text
 
 from orca2.synthesis.asking import Asking
 from orca2.synthesis.rows import Answered
+from orca2.synthesis.selection import GroupEvidence
 
 REDRAW_SECONDS = 0.25
 PLAIN_SECONDS = 15.0
 """Pause between two lines off a terminal; ours."""
 
 
-class ProgressLine:
-    """Counts results and draws them. Use as a context manager.
+class LiveLine:
+    """Draws a line that changes. Use as a context manager."""
 
-    `total`: rows of the tasks, None where nobody knows; `counts["not_asked"]`: those that are left out so far.
-    """
-
-    def __init__(self, console: Console, asking: Asking, total: int | None, counts: Mapping[str, int]) -> None:
-        self._console, self._asking, self._total, self._counts = console, asking, total, counts
-        self._started = self._drawn = time.monotonic()
-        self.answered = self.kept = self.right = self.judged = self.failed = 0
+    def __init__(self, console: Console, line: Callable[[], str]) -> None:
+        self._console, self._line, self._drawn = console, line, time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
-    def add(self, answered: Answered) -> None:
-        """Count one item, and draw if it is time."""
-        self.answered += 1
-        self.failed += answered.kept is None and bool(answered.failures)
-        self.kept += answered.kept is not None
-        verdict = answered.kept.verdict if answered.kept is not None else None
-        self.right += verdict == "right"
-        self.judged += verdict in ("right", "wrong")
+    def changed(self) -> None:
+        """Draw if it is time."""
         now = time.monotonic()
-        if now - self._drawn >= (REDRAW_SECONDS if self._live is not None else PLAIN_SECONDS):
-            self._drawn = now
-            self._draw()
+        if now - self._drawn < (REDRAW_SECONDS if self._live is not None else PLAIN_SECONDS):
+            return
+        self._drawn = now
+        if self._live is not None:
+            self._live.update(Text(self._line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            self._console.print(self._line(), highlight=False)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -58,6 +54,61 @@ class ProgressLine:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+
+
+class ProbesLine(LiveLine):
+    """Counts probes. `most`: how many it takes if no strategy is ever ruled out; `groups`: groups of tasks."""
+
+    def __init__(self, console: Console, most: int, groups: int) -> None:
+        super().__init__(console, lambda: self.text)
+        self._most, self._groups, self._started = most, groups, time.monotonic()
+        self.probes = self.settled = 0
+
+    def add(self) -> None:
+        """Count one answered probe, and draw if it is time."""
+        self.probes += 1
+        self.changed()
+
+    def rounds(self, evidence: Mapping[str, GroupEvidence]) -> None:
+        """Note after a round which groups are settled."""
+        self.settled = sum(bool(one.reason) for one in evidence.values())
+
+    @property
+    def text(self) -> str:
+        """The figures as one line."""
+        seconds = (time.monotonic() - self._started) * (self._most - self.probes) / max(self.probes, 1)
+        return (
+            f"measuring strategies: {self.probes:,} probes of at most {self._most:,}, {self.settled:,} of "
+            f"{self._groups:,} groups settled  left at most {_clock(seconds)}"
+        )
+
+
+class ProgressLine(LiveLine):
+    """Counts results; the last line stays.
+
+    `total`: rows of the tasks, None where nobody knows; `counts["not_asked"]`: those that are left out so far.
+    """
+
+    def __init__(self, console: Console, asking: Asking, total: int | None, counts: Mapping[str, int]) -> None:
+        super().__init__(console, lambda: self.line)
+        self._asking, self._total, self._counts = asking, total, counts
+        self._started = time.monotonic()
+        self.answered = self.kept = self.right = self.judged = self.failed = 0
+
+    def add(self, answered: Answered) -> None:
+        """Count one item, and draw if it is time."""
+        self.answered += 1
+        self.failed += answered.kept is None and bool(answered.failures)
+        self.kept += answered.kept is not None
+        verdict = answered.kept.verdict if answered.kept is not None else None
+        self.right += verdict == "right"
+        self.judged += verdict in ("right", "wrong")
+        self.changed()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
         if self.done:
             self._console.print(self.line, highlight=False)
 
@@ -88,12 +139,6 @@ class ProgressLine:
         rest = self._asking.taken.for_requests(self._total - self.done, fresh)
         cost = f"{rest.usd:.4f} USD, " if rest.usd else ""
         return f"left {cost}{_clock(seconds * (self._total - self.done) / fresh)}"
-
-    def _draw(self) -> None:
-        if self._live is not None:
-            self._live.update(Text(self.line, no_wrap=True, overflow="ellipsis"), refresh=True)
-        else:
-            self._console.print(self.line, highlight=False)
 
 
 def _clock(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ from rich.console import Console
 from orca2.errors import ConfigError, DataError
 from orca2.settings import build, build_all, compose_config
 from orca2.strategies import StrategyMixture
-from orca2.synthesis import measuring
+from orca2.synthesis import measuring, progress
 from orca2.synthesis.asking import Retry, asking
 from orca2.synthesis.budget import Budget, BudgetStop
 from orca2.synthesis.cache import Cache
@@ -164,6 +165,21 @@ def test_a_stored_outcome_is_used_again(tmp_path: Path) -> None:
     option = tmp_path / "strategy" / "measured_x.yaml"
     assert option.is_file() and option.with_suffix(".md").is_file()
     assert "| **chosen** |" in option.with_suffix(".md").read_text()
+
+
+def test_probes_say_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour without a word looks like a process that hangs."""
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    console = Console(file=io.StringIO(), width=1000)
+    with Cache(":memory:") as cache:
+        probes = measurement(known_teacher(0)[0], cache, measured("strategy.probes=8"))
+        measured_mixture(probes, tasks(14 * 8).stream(), "measured_x", tmp_path, "run", console)
+    *lines, last = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    asked, most = (int(one.replace(",", "")) for one in re.findall(r"[\d,]+", last)[:2])
+    assert len(lines) == asked < most, "one line for each probe at this pause"
+    assert lines[0].startswith(f"measuring strategies: 1 probes of at most {most:,}, 0 of 14 groups settled  left at")
+    settled = [int(line.split(", ")[1].split()[0]) for line in lines]
+    assert settled == sorted(settled) and settled[-1] > 0
 
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
