@@ -172,8 +172,8 @@ def test_probes_say_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     console = Console(file=io.StringIO(), width=1000)
     with Cache(":memory:") as cache:
-        probes = measurement(known_teacher(0)[0], cache, measured("strategy.probes=8"))
-        measured_mixture(probes, tasks(14 * 8).stream(), "measured_x", tmp_path, "run", console)
+        probes = measurement(known_teacher(0)[0], cache, measured("strategy.probes=32"))
+        measured_mixture(probes, tasks(14 * 32).stream(), "measured_x", tmp_path, "run", console)
     *lines, last = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     asked, most = (int(one.replace(",", "")) for one in re.findall(r"[\d,]+", last)[:2])
     assert len(lines) == asked < most, "one line for each probe at this pause"
