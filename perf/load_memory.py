@@ -1,14 +1,17 @@
-"""Peak host memory of each rank while a sharded model is loaded from several safetensors files.
+"""Peak host memory of each rank while a sharded model is loaded from several safetensors files, and exported again.
 
     python perf/load_memory.py --json out.json                        1.1 billion parameters, 2 ranks, fp32 files
     python perf/load_memory.py --json out.json --layers 4 --width 1024 --dtype bfloat16
 
 Writes a model of random weights, layer by layer, then starts the ranks. Each one builds the student on the meta device,
-shards it with FSDP2 and reads its rows, as `train.py trainer=fsdp` does. Reported: the peak of the resident memory
-(VmHWM of Linux) over what was resident after the imports, as a share of the whole model in fp32. Wanted: below 0.6.
+shards it with FSDP2 and reads its rows, as `train.py trainer=fsdp` does, and writes it again as at the end of a run.
+Reported: the peak of the resident memory (VmHWM of Linux) while loading over what was resident after the imports, and
+while exporting over what was resident after loading, as shares of the whole model in fp32. Wanted for loading: below
+0.6.
 """
 
 import argparse
+import collections
 import json
 import os
 import socket
@@ -24,9 +27,10 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from orca2.modelling import export as exporting
 from orca2.modelling.build import build_tokenizer, model_config
 from orca2.modelling.loading import defer_model
-from orca2.modelling.sharding import build_mesh, shard
+from orca2.modelling.sharding import build_mesh, full_weights, shard
 from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student import StudentForLoss
 from orca2.settings import build, compose_config
@@ -78,8 +82,8 @@ def memory(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def load(folder: Path) -> None:
-    """One rank: load, and print what it took."""
+def load_and_export(folder: Path, file_bytes: int) -> None:
+    """One rank: load, export, and print what it took."""
     dist.init_process_group("gloo")
     chat = build(compose_config("train").format)
     spec = ModelSpec(name="load", max_len=512, weights=str(folder))
@@ -91,17 +95,36 @@ def load(folder: Path) -> None:
     deferred.materialise(student, torch.device("cpu"))
     seconds = time.perf_counter() - start
     kept = sum(parameter.to_local().nbytes for parameter in student.parameters())  # type: ignore[attr-defined]
-    print(json.dumps({"peak_bytes": memory("VmHWM") - before, "kept_bytes": kept, "seconds": seconds}))
+    peak = memory("VmHWM") - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    loaded = memory("VmRSS")
+    exporting.FILE_BYTES = file_bytes
+    gathering = full_weights(student.model)
+    if dist.get_rank() == 0:
+        exporting.export_student(student.model, tokenizer, folder.parent / "student", {}, gathering)
+    else:
+        collections.deque(gathering, maxlen=0)
+    export_peak = memory("VmHWM") - loaded
+    print(json.dumps({"peak_bytes": peak, "export_bytes": export_peak, "kept_bytes": kept, "seconds": seconds}))
     dist.destroy_process_group()
 
 
-def start_ranks(folder: Path, ranks: int) -> list[dict[str, Any]]:
+def start_ranks(folder: Path, ranks: int, file_bytes: int) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     root = Path(__file__).resolve().parent.parent
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": f"{root / 'src'}:{root}"}
-    command = [sys.executable, __file__, "--json", os.devnull, "--rank-of", str(folder)]
+    command = [
+        sys.executable,
+        __file__,
+        "--json",
+        os.devnull,
+        "--rank-of",
+        str(folder),
+        "--file-bytes",
+        str(file_bytes),
+    ]
     processes = [
         subprocess.Popen(
             command, env=common | {"RANK": str(i), "WORLD_SIZE": str(ranks)}, stdout=subprocess.PIPE, text=True
@@ -125,23 +148,28 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2048, help="a multiple of 64")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the files")
+    parser.add_argument("--file-bytes", type=int, default=500_000_000, help="of an exported file, at most")
     parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank_of:
-        load(arguments.rank_of)
+        load_and_export(arguments.rank_of, arguments.file_bytes)
         return
     with tempfile.TemporaryDirectory() as folder:
-        parameters = write_model(Path(folder), arguments)
-        runs = start_ranks(Path(folder), arguments.ranks)
+        model = Path(folder) / "model"
+        model.mkdir()
+        parameters = write_model(model, arguments)
+        runs = start_ranks(model, arguments.ranks, arguments.file_bytes)
     whole = parameters * 4
     print(
         f"{parameters:,} parameters, {whole / 2**30:.2f} GiB in fp32, {arguments.dtype} files, {arguments.ranks} ranks"
     )
-    print("rank  kept     peak     seconds")
+    print("rank  kept     loading  exporting  seconds of loading")
     for rank, run in enumerate(runs):
-        print(f"{rank:4}  {run['kept_bytes'] / whole:6.1%}  {run['peak_bytes'] / whole:6.1%}  {run['seconds']:7.1f}")
-    worst = max(run["peak_bytes"] for run in runs) / whole
-    arguments.json.write_text(json.dumps({"parameters": parameters, "runs": runs, "ratio": {"peak": worst}}, indent=1))
+        kept, peak, export = (run[f"{name}_bytes"] / whole for name in ("kept", "peak", "export"))
+        print(f"{rank:4}  {kept:6.1%}  {peak:7.1%}  {export:9.1%}  {run['seconds']:18.1f}")
+    worst, export = (max(run[key] for run in runs) / whole for key in ("peak_bytes", "export_bytes"))
+    found = {"parameters": parameters, "runs": runs, "ratio": {"peak": worst, "export": export}}
+    arguments.json.write_text(json.dumps(found, indent=1))
     raise SystemExit(0 if worst < WANTED else f"a rank needed {worst:.1%} of the model, wanted below {WANTED:.0%}")
 
 

@@ -121,7 +121,8 @@ def _write_weights(model: PreTrainedModel, gathering: Iterable[tuple[str, Tensor
 def _write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
-        with safe_open(path, framework="pt") as stored:
+        # Not mapped: the pages would count as the process's memory.
+        with safe_open(path, framework="pt", backend="pread") as stored:
             different = [name for name, tensor in tensors.items() if not torch.equal(stored.get_tensor(name), tensor)]
     except SafetensorError as error:
         raise ModelError(f"cannot write {path}: {error}") from error
