@@ -12,7 +12,7 @@ class SystemMessages:
     """Messages by name, each given by the erasing whose message at inference it is.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or two have one text, whose samples could not be told apart.
     """
 
     name: str
@@ -23,6 +23,11 @@ class SystemMessages:
     def __post_init__(self) -> None:
         if not self.erasings and not self.own:
             raise ConfigError(f"messages={self.name} has no message; gather some in its defaults list")
+        names: dict[str, str] = {}
+        for name, erasing in self.erasings.items():
+            first = names.setdefault(erasing.inference, name)
+            if first != name:
+                raise ConfigError(f"messages={self.name}: {first} and {name} ask under the same text; leave one out")
 
     def of(self, own: Mapping[str, str]) -> dict[str, str]:
         """Name -> text, in order. `own`: the student's, see `StudentFiles.own_messages`.

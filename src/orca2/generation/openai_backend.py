@@ -6,6 +6,7 @@ retries what may pass. The key stands in the environment and nowhere else.
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ CHARACTERS_PER_TOKEN = 3
 4 or so of English text."""
 TOO_LONG = ("context_length_exceeded", "context length", "context window", "maximum context", "too long")
 """Signs in a server's refusal that the prompt fills its context."""
+_CONTEXT = re.compile(r"(?:context|model) length (?:is|of) (?:only )?(\d+)")
+_PROMPT = re.compile(r"(\d+) (?:input tokens|(?:tokens )?in the messages|(?:tokens )?from the input messages)")
+_PROMPT_AT_LEAST = re.compile(r"prompt contains (?:at least )?(\d+)")
 FILTERED = "content_filter"
 """What OpenAI and Azure call it where a prompt, or an answer in the making, is not let through."""
 
@@ -114,29 +118,12 @@ class OpenAIBackend:
             pool.shutdown(cancel_futures=True)
 
     def _ask(self, chat: Chat) -> Reply:
-        import openai
-
-        began = monotonic()
-        messages = messages_of(chat)
-        settings: dict[str, Any] = {self._spec.token_limit_field: chat.max_new_tokens}
-        if self._spec.temperature is not None:
-            settings["temperature"] = self._spec.temperature
-        try:
-            done = self._client.chat.completions.create(model=self._model, messages=messages, **settings)
-            choice, usage = done.choices[0], done.usage
-            text, reason = choice.message.content or "", choice.finish_reason
-            counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        except openai.BadRequestError as error:
-            said = f"{error.code} {error}".lower()
-            if FILTERED in said:
-                reason = FILTERED
-            elif any(sign in said for sign in TOO_LONG):
-                reason = "length"
-            else:
-                raise self._failed(error) from None
-            text, counts = "", (0, 0)
-        except (openai.OpenAIError, AttributeError, IndexError, TypeError) as error:
-            raise self._failed(error) from None
+        began, messages = monotonic(), messages_of(chat)
+        room = chat.max_new_tokens
+        text, reason, counts, said = self._call(messages, room)
+        left = self._left(chat, said) if said else 0
+        if 0 < left < room:  # the prompt fits, its longest answer does not
+            text, reason, counts, _ = self._call(messages, left)
         return Reply(
             text=text,
             finish_reason=_REASONS.get(reason, "stop"),
@@ -145,6 +132,35 @@ class OpenAIBackend:
             answer_tokens=counts[1],
             seconds=monotonic() - began,
         )
+
+    def _call(self, messages: Sequence[dict[str, str]], limit: int) -> tuple[str, str, tuple[int, int], str]:
+        """Text, reason of its end, tokens of prompt and answer, and what a server says that has no room for it."""
+        import openai
+
+        settings: dict[str, Any] = {self._spec.token_limit_field: limit}
+        if self._spec.temperature is not None:
+            settings["temperature"] = self._spec.temperature
+        try:
+            done = self._client.chat.completions.create(model=self._model, messages=messages, **settings)
+            choice, usage = done.choices[0], done.usage
+            counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+            return choice.message.content or "", choice.finish_reason, counts, ""
+        except openai.BadRequestError as error:
+            said = f"{error.code} {error}".lower()
+            if FILTERED in said:
+                return "", FILTERED, (0, 0), ""
+            if any(sign in said for sign in TOO_LONG):
+                return "", "length", (0, 0), said
+            raise self._failed(error) from None
+        except (openai.OpenAIError, AttributeError, IndexError, TypeError) as error:
+            raise self._failed(error) from None
+
+    def _left(self, chat: Chat, said: str) -> int:
+        """Tokens that the context leaves for the answer: as the refusal counts them, else estimated; 0: unknown."""
+        context, prompt = _CONTEXT.search(said), _PROMPT.search(said)
+        if context and prompt:
+            return int(context[1]) - int(prompt[1])
+        return self.context - self.prompt_tokens(chat) if self.context is not None else 0
 
     def _failed(self, error: Exception) -> ModelError:
         # Some servers quote the key in their errors.

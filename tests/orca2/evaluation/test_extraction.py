@@ -100,6 +100,16 @@ READ = [
     (FOUR, "Answer: The correct option is (B).", "B"),
     (FOUR, "Answer: (A) is correct.", "A"),
     (OWN_WORDS, "Answer: (A) is not prime, as 4 = 2 * 2.", "A"),
+    (FOUR, "**Answer:** B\n\n#### Explanation\nOnly (B) has inverses.", "B"),
+    (FOUR, "#### Option A\nfails.\n#### Option B\nholds.\nAnswer: (B)", "B"),
+    (FOUR, "Both hold.\n#### B", "B"),
+    (FOUR, "Answer: (B)\n\n**Explanation of the answer:** A ring lacks inverses.", "B"),
+    (FOUR, "**Answer:** (B)\n\nWhy this is the correct answer: A is too weak.", "B"),
+    (FOUR, "To find the answer: compare them.\n\nAnswer: (B)", "B"),
+    (FOUR, "I think the answer is (B).", "B"),
+    (FOUR, "At first I thought of rings. The answer is (B).", "B"),
+    (FOUR, "\\boxed{\\text{a field}}", "B"),
+    (FOUR, "\\boxed{\\text{B. a field}}", "B"),
 ]
 
 
@@ -131,6 +141,12 @@ SILENT = [
     (FOUR, "Answer: (A) is incorrect."),
     (FOUR, "Answer: (A) is wrong, so (B)"),
     (FOUR, "Answer: A isn't a field"),
+    (FOUR, "One might think the answer is (A), but it is actually B."),
+    (FOUR, "At first glance the answer is (A), but on closer look B fits."),
+    (FOUR, "I initially thought the answer was (A), but B fits better."),
+    (FOUR, "Many students think the answer is (A). It is B."),
+    (FOUR, "A common mistake is to think that the answer is (A)."),
+    (FOUR, "#### A\nis weak.\n#### B\nis strong."),
     (FOUR, "Option: A\nfits well\nOption: B\nfails"),
     (DIGITS, "Answer: 1,500"),
     (YES_NO, "Answer: Yes or No"),
@@ -147,6 +163,9 @@ SILENT = [
     (NUMBER, "Answer: 12 apples and 3 pears"),
     (NUMBER, "Answer: 9 * 9"),
     (NUMBER, "Answer: not 18"),
+    (NUMBER, "Answer: 2 hours 15 minutes"),
+    (NUMBER, "Answer: 18, 20"),
+    (NUMBER, "#### 1. Find the eggs\nShe has 16.\n#### 2. Sell\nNine."),
     (NUMBER, "The answer is found by adding 5."),
     (SPANS, "Answer: Let's look at the passage first."),
     (SPANS, "I really do not know"),
@@ -195,6 +214,15 @@ def test_repeated_question_says_nothing() -> None:
         ("Answer: x = 18\n\nShe sells 9 at 2 each.", "18"),
         ("Answer: 18. She sells 9 * 2 = 18.", "18"),
         ("Answer: 18 (16 - 7 = 9 eggs)", "18"),
+        ("Answer: 18, which is twice 9", "18"),
+        ("Answer: 5 million", "5000000"),
+        ("Answer: $2.5 thousand dollars", "2500"),
+        ("It costs 1,250 million.\nAnswer: 0.0012345 million", "1234.5"),
+        ("-3 billion", "-3000000000"),
+        ("Answer: 18\n\nLet's verify the answer: 18 / 2 = 9, which fits.", "18"),
+        ("#### 1. Find the eggs\nShe has 16.\n#### 2. Sell them\nAnswer: 18", "18"),
+        ("#### 18\n\nThat is all.", "18"),
+        ("To get the answer: 9 * 2 = 18", "18"),
         ("Answer: 25-17=8 sessions", "8"),
         ("Answer: $9 \\times 2 = \\boxed{18}$", "18"),
         ("### Answer\nJanet makes **$18** every day.", "18"),
@@ -210,7 +238,7 @@ def test_number_is_read(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["1 000", "1\u202f000", "1e3", "18.5e3", "7 1/2", "1/2", "1,5", "1,0000", "3-5", "12:30"]
+    "number", ["1'000", "12·4", "1 000", "1\u202f000", "1e3", "18.5e3", "7 1/2", "1/2", "1,5", "1,0000", "3-5", "12:30"]
 )
 def test_part_of_a_number_is_none(number: str) -> None:
     """Read as 1 or 7 in the right format, it could be right by chance, and a right answer would be wrong."""
@@ -227,6 +255,10 @@ def test_part_of_a_number_is_none(number: str) -> None:
         ("Answer: 35 yards. Rams won.", ("35 yards",)),
         ("Answer: The answer is 35 yards", ("35 yards",)),
         ("Answer: So the final answer is 35 yards.", ("35 yards",)),
+        ("To find the answer:\nThe Bears kicked.\n\nAnswer: 35 yards", ("35 yards",)),
+        ("Answer: 35 yards\n\nThe answer is stated in the passage.", ("35 yards",)),
+        ("#### Analysis\nThey ran.\n#### Conclusion\nAnswer: 35 yards", ("35 yards",)),
+        ("\\boxed{\\text{Spain; Italy}}", ("Spain", "Italy")),
     ],
 )
 def test_span_is_read(text: str, value: tuple[str, ...]) -> None:
@@ -239,6 +271,15 @@ def test_phrase_after_a_marker_is_no_conflict() -> None:
     assert extract("Answer: The answer is apple pear zebra", WORDS).value == ("apple", "pear", "zebra")
     assert extract("Answer: The missing word is signs.", WORD).value == ("signs",)
     assert extract("Answer: B\nAnswer: The answer is C", FOUR).rule == "conflict"
+
+
+@pytest.mark.parametrize("form", ["**{}**.", "`{}`.", '"{}".', "**{}.**", "\\boxed{{\\text{{{}}}}}", "{}."])
+def test_markup_is_no_part_of_a_sequence(form: str) -> None:
+    """`zebra**` is another word than `zebra`, and the answer was right."""
+    text = form.format("apple pear zebra")
+    assert extract(f"Therefore the answer is {text}", WORDS).value == ("apple", "pear", "zebra")
+    assert extract(f"Answer: {text}", WORDS).value == ("apple", "pear", "zebra")
+    assert extract(f"Answer: {form.format('] )')}", BRACKETS).value == ("]", ")")
 
 
 def test_plain_number_is_exact() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from orca2.erasing import FixedErasing
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.evaluation.benchmark import CUT_MARK, Sample
 from orca2.evaluation.context import fit_to_context
 from orca2.evaluation.folder import finish
+from orca2.evaluation.messages import SystemMessages
 from orca2.evaluation.plan import Plan, PlannedBenchmark, draw, make_plan
 from orca2.evaluation.ranks import Rank, rank_of
 from orca2.evaluation.records import RecordWriter, SampleRecord, from_line, read_records, to_line
@@ -220,3 +222,10 @@ def test_records_are_plain_json(tmp_path: Path) -> None:
     line = json.loads(to_line(record))
     assert line["turns"][0]["output"] == "Answer: 12" and line["extraction"]["value"] == ["12"]
     assert line["gold"] == [["12"]] and line["scores"] == {"accuracy": 1.0}
+
+
+def test_two_messages_of_one_text_are_refused() -> None:
+    """Fails if their samples are merged: one message would be counted twice and the other not at all."""
+    cautious = FixedErasing(name="cautious", message="Be careful.")
+    with pytest.raises(ConfigError, match="cautious and keep ask under the same text"):
+        SystemMessages(name="x", erasings={"cautious": cautious, "keep": cautious}, own=False)

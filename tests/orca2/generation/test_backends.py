@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ SHARED = Path(os.environ.get("ORCA2_SHARED_DATA", Path(__file__).parents[4] / "s
 GSM8K = SHARED / "benchmarks" / "gsm8k" / "test.jsonl"
 QUESTIONS = 12
 MOST_TOKENS = 16
+CONTEXT, PROMPT = 1024, 300
 
 
 class Server(BaseHTTPRequestHandler):
@@ -43,6 +45,8 @@ class Server(BaseHTTPRequestHandler):
         self.seen.add(user)
         status = int(user.split()[1]) if user.startswith("status") else 500 if first else 200
         answer: dict[str, Any] = {"error": {"message": f"maximum context of key {self.headers['authorization']}"}}
+        if user.startswith("fits") and body["max_tokens"] > CONTEXT - PROMPT:
+            status, answer = 400, {"error": {"message": user.removeprefix("fits ")}}
         if user.endswith("filtered"):
             answer = {"error": {"message": "not let through", "code": "content_filter"}}
         if status == 200:
@@ -121,6 +125,32 @@ def test_a_server_is_asked_greedily_and_again(monkeypatch: pytest.MonkeyPatch) -
     body = next(body for body in Server.bodies if len(body["messages"]) == 3)
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
     assert (body["temperature"], body["max_tokens"], body["model"]) == (0.0, 9, "owner/model")
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        # vLLM, an older vLLM, OpenAI, and one that does not count.
+        "'max_tokens' or 'max_completion_tokens' is too large: 1024. This model's maximum context length is 1024 "
+        "tokens and your request has 300 input tokens (1024 > 1024 - 300).",
+        "You passed 300 input tokens and requested 1024 output tokens. However, the model's context length is only "
+        "1024 tokens",
+        "This model's maximum context length is 1024 tokens. However, you requested 1324 tokens (300 in the messages, "
+        "1024 in the completion).",
+        "This is beyond the context window.",
+    ],
+)
+def test_an_answer_gets_what_the_context_leaves(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if prompts that fit count as empty answers, because prompt and longest answer together do not."""
+    monkeypatch.setenv("ORCA2_TEST_KEY", "k")
+    with serving() as url:
+        one = replace(spec(url), max_len=CONTEXT if "window" in refusal else None)
+        chat = Chat(system="x" * 900 if "window" in refusal else "", user=f"fits {refusal}", max_new_tokens=1024)
+        with one.open(one.find("m"), chat_format(), 0) as backend:
+            (reply,) = dict(backend.answer([chat])).values()
+    assert reply.text == f"fits {refusal}".upper()
+    limit = Server.bodies[-1]["max_tokens"]
+    assert limit == CONTEXT - PROMPT if "window" not in refusal else 0 < limit < CONTEXT - PROMPT
 
 
 def test_a_missing_key_is_said_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

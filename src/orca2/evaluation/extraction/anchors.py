@@ -1,6 +1,7 @@
 """Where a final answer is announced, and which announcement counts.
 
-    marker    Answer: X      **Final answer:** X      ### Answer      #### X      \\boxed{X}
+    marker    Answer: X      **Final answer:** X      ### Answer      \\boxed{X}
+              #### X         X is a number, or the line the last one: else it is the heading of a section
     phrase    the correct answer is X      I choose X      option X is correct
     bare      nothing is announced: the text is nothing but X
 
@@ -8,7 +9,8 @@
 2. A last marker that announces nothing readable ("Answer: Let's think step by step") leaves the phrases after it.
    Neither is a number inside a statement that goes on: "Answer: She has 16 eggs. She sells 9."
 3. Without a marker the last phrase decides, unless another one on its line says something else.
-4. `"Answer:"` in quotes speaks of an announcement and is none.
+4. `"Answer:"` in quotes speaks of an announcement and is none; nor are "Explanation of the answer:" and "To find the
+   answer:", where there is another.
 5. Otherwise only a bare text is an answer. A letter or number inside reasoning never is.
 """
 
@@ -56,6 +58,14 @@ _MARKER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+_NUMERIC = re.compile(r"[\s*_$€£]*[-−]?[\d.,]*\d[\s*_.%]*")
+_ABOUT = re.compile(
+    r"\b(?:of|behind|for|to (?:find|get|reach|obtain|answer)|(?:verify|check|explain|justify)(?:ing)?"
+    r"|why (?:this|that|it|\S{1,9}) is)[ \t]+(?:the |this |that |my |our )?(?:final |correct |right )?$",
+    re.IGNORECASE,
+)
+"""Before a marker: the text speaks of the answer, and mostly does not give it."""
+
 _ADVERB = r"(?:(?:clearly|therefore|thus|then|hence|obviously|definitely|simply|most likely|probably)[,]? )*"
 ANSWER_IS = (
     r"(?:answer|(?:correct|right|best) (?:option|choice|letter|one))"
@@ -70,11 +80,18 @@ _FILLERS = tuple(
 )
 """What may stand between a marker and a phrase that follows it; some phrases begin with the adjective."""
 _WORD = re.compile(r"\w")
+_ABOUT_LENGTH = 50
+"""Characters before a marker; longer than any beginning that `_ABOUT` knows."""
 
 _CLAUSE = 200
 """Characters before a phrase that may turn its meaning."""
 _HYPOTHETICAL = re.compile(
-    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|why|say|imagine|until|pretend)\b", re.IGNORECASE
+    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|why|say|imagine|until|pretend"
+    # What others think, or what was thought before.
+    r"|(?:one|you|some|many|most|people|students|readers|mistake is to|might|may|could|easy to)"
+    r"(?: (?:\w+ )?(?:might|may|could|would|will))? (?:think|believe|guess|expect|conclude)s?"
+    r"|thought(?! about| through| it)|initially|at first)\b",
+    re.IGNORECASE,
 )
 _DENIED = re.compile(r"\b(?:not|never|cannot be|wrong|incorrect|possible|tempting)\b|n['’]t\b", re.IGNORECASE)
 
@@ -107,7 +124,15 @@ def _settle(readings: list[Reading], last: Reading) -> Extraction:
     return Extraction(last.found.value, True, last.rule, span)
 
 
-def _markers(text: str, reader: Reader) -> Iterator[Reading]:
+def _markers(text: str, reader: Reader) -> list[Reading]:
+    """The markers; those that only speak of an answer where there are no others."""
+    read = list(_each_marker(text, reader))
+    plain = [reading for reading, about in read if not about]
+    return plain or [reading for reading, _ in read]
+
+
+def _each_marker(text: str, reader: Reader) -> Iterator[tuple[Reading, bool]]:
+    last_line = text.rstrip().rfind("\n") + 1
     for match, end in _up_to_next(_MARKER, text, 0):
         rule, tail = str(match.lastgroup), text[match.end() : end]
         tail = _boxed(tail) if rule == "boxed" else _announced(tail)
@@ -116,7 +141,11 @@ def _markers(text: str, reader: Reader) -> Iterator[Reading]:
         if found and found.statement is not None:
             last = match.end() + len(tail) if rule == "boxed" else len(text)
             found = None if _WORD.search(text, at + found.statement, last) else found
-        yield Reading(rule, at, found)
+        line = text.rfind("\n", 0, match.start()) + 1
+        if rule == "hashes" and not (found and (line >= last_line or _NUMERIC.fullmatch(tail))):
+            continue
+        before = text[max(line, match.start() - _ABOUT_LENGTH) : match.start()]
+        yield Reading(rule, at, found), rule == "marker" and _ABOUT.search(before) is not None
 
 
 def _past_phrase(text: str, at: int, reader: Reader) -> int:

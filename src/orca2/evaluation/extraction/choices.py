@@ -167,5 +167,6 @@ def ordering_reader(choices: Mapping[str, str]) -> Reader:
 
 def _normal(text: str) -> str:
     """Lower case, blanks collapsed, without the punctuation, markup and dashes that may surround an option."""
-    text = re.sub(r"^[\s*_)\].:]*[-–—]\s", "", " ".join(text.lower().split()))
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|boxed)\b", "", " ".join(text.lower().split()))
+    text = re.sub(r"^[\s*_)\].:]*[-–—]\s", "", text)
     return text.strip(" .,:;!?*_`\"'“”‘’()[]{}$\\")

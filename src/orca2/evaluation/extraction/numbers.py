@@ -4,7 +4,9 @@
 x = 18   2 * 9 = 18                      the result after the last `=`
 she earns $18 every day                  the only one of a statement; after a marker that must be the text's last one
 3 to 5   12 apples and 3 pears           not one answer
-1 000   1e3   7 1/2   1,5                no number: a part of it would be a wrong one
+1 000   1e3   7 1/2   1,5   1'000        no number: a part of it would be a wrong one
+2.5 million                              2500000
+2 hours 15 minutes   18, 20              not one answer
 """
 
 import re
@@ -16,9 +18,9 @@ _BLANK = " \u00a0\u2009\u202f"
 _GROUP = r"(?:,(?:\\!)?|\\,|\{,\})"
 """Between groups of three digits: a comma, or what LaTeX writes for one."""
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?<!\d[{_BLANK},/])[-−–+]?[ ]?[$€£]?[ ]?[-−]?"
+    rf"(?<![\w.])(?<!\d[{_BLANK},/·'’])[-−–+]?[ ]?[$€£]?[ ]?[-−]?"
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))"
-    rf"(?!\d|[{_BLANK}./]\d|[eE][-+]?\d|{_GROUP}\d)"
+    rf"(?!\d|[{_BLANK}./·]\d|['’]\d{{3}}|[eE][-+]?\d|{_GROUP}\d)"
 )
 _NUMBER_PHRASE = re.compile(
     rf"\b{ANSWER_IS}"
@@ -41,6 +43,15 @@ _CALCULATES = re.compile(
     rf"(?:{_SPACE}[-–/x^:]|{_UNIT}(?:[+*×÷]|\\times|\b(?:plus|minus|times)\b)){_SPACE}[$]?\d", re.IGNORECASE
 )
 _HEDGES = re.compile(rf"(?:{_SPACE}\b(?:to|through)\b|{_UNIT}\b(?:or|and)\b){_SPACE}[$]?\d", re.IGNORECASE)
+_LISTS = re.compile(
+    rf"{_SPACE}[,;]{_SPACE}[$]?\d[\d.,]*(?:{_SPACE}$|[;,]| and\b)"
+    r"|[ ]?(?:hours?|hrs?|h|minutes?|mins?|days?|weeks?|months?|years?|feet|foot|ft|dollars?|pounds?|lbs?|meters?|m)"
+    r"\b,?[ ]+\d",
+    re.IGNORECASE,
+)
+"""After a number: another one of a list, or of a quantity in two units."""
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(rf"[ ](?P<scale>{'|'.join(_SCALES)})s?\b", re.IGNORECASE)
 _REMARK = re.compile(r"\((?=[^()=\d]*\d)[^()=]*=[^()]*\)")
 """An equation in brackets: "18 (16 - 7 = 9 eggs)"."""
 
@@ -75,11 +86,11 @@ def _number_after(tail: str) -> Found | None:
     numbers = _numbers(opening)
     if numbers and _NAMED.fullmatch(_BEFORE_NUMBER.sub("", opening[: numbers[0].start()])):
         start, end = numbers[0].span()
-        if _HEDGES.match(opening, end):
+        if _HEDGES.match(opening, end) or _LISTS.match(opening, end):
             return Found((), start, end)
         # What follows explains it, unless it goes on calculating.
         if "=" not in opening[end:] and not _CALCULATES.match(opening, end):
-            return Found((str(plain_number(numbers[0][0])),), start, end)
+            return Found((_scaled(numbers[0]),), start, end)
     statement = first_sentence(tail)
     equals = tail.rfind("=")
     results = [number for number in _numbers(tail) if number.start() > equals >= 0]
@@ -88,7 +99,7 @@ def _number_after(tail: str) -> Found | None:
     if not numbers:
         return None
     start, end = numbers[0].span()
-    values = {str(plain_number(number[0])) for number in numbers}
+    values = {_scaled(number) for number in numbers}
     one = len(values) == 1 and not _CALCULATES.match(tail, end)
     return Found(tuple(values) if one else (), start, end, len(statement))
 
@@ -97,4 +108,16 @@ def _number_bare(text: str) -> Found | None:
     matches = _numbers(text)
     if len(matches) != 1 or len(text.split()) > 3 or "\n" in text.strip():
         return None
-    return Found((str(plain_number(matches[0][0])),), *matches[0].span())
+    return Found((_scaled(matches[0]),), *matches[0].span())
+
+
+def _scaled(match: re.Match[str]) -> str:
+    """The number, times the thousand, million, … that follows it."""
+    number = str(plain_number(match[0]))
+    scale = _SCALE.match(match.string, match.end())
+    if scale is None:
+        return number
+    whole, _, fraction = number.partition(".")
+    zeros = _SCALES[scale["scale"].lower()]
+    digits = f"{whole}{fraction[:zeros].ljust(zeros, '0')}.{fraction[zeros:] or '0'}"
+    return str(plain_number(digits))

@@ -21,6 +21,8 @@ _SEQUENCE_PHRASE = re.compile(
     rf"\b{ANSWER_IS}|\b(?:sorted|alphabetical|correct|final) (?:list|order|words|sequence) (?:is|would be)\b:?",
     re.IGNORECASE,
 )
+_ELSEWHERE = re.compile(r"\W*(?:found|stated|given|mentioned|located|shown|provided) (?:in|by|at|above|below)\b", re.I)
+"""Says where the answer stands, and not what it is."""
 BARE_WORDS = 6
 """Ours: a text of more words than this is a sentence, not a span."""
 
@@ -41,10 +43,10 @@ def sequence_reader(source: str) -> Reader:
 
 
 def _spans_after(tail: str) -> Found | None:
-    if REASONING.match(tail):
+    if REASONING.match(tail) or _ELSEWHERE.match(tail):
         return None
     line = first_statement(tail).strip()
-    parts = tuple(part for part in (_clean(piece) for piece in line.split(";")) if part)
+    parts = tuple(part for part in (_clean(piece) for piece in _unwrapped(line).split(";")) if part)
     start = len(tail) - len(tail.lstrip())
     return Found(parts, start, start + len(line)) if parts else None
 
@@ -57,13 +59,13 @@ def _word_after(tail: str) -> Found | None:
 
 
 def _sequence_after(tail: str) -> Found | None:
-    line = tail.strip(_MARKUP + "\n")
+    line = _clean(tail.strip())
     start = tail.find(line) if line else 0
     if re.fullmatch(r"[\s()\[\]{}<>,]+", line):
         return Found(tuple(re.sub(r"[\s,]", "", line)), start, start + len(line))
     if REASONING.match(line) or re.search(r"[.:;?!]\s", line):
         return None
-    words = tuple(word for word in re.split(r"[\s,]+", line.rstrip(".")) if word)
+    words = tuple(word for word in re.split(r"[\s,]+", line) if word)
     return Found(words, start, start + len(line)) if words else None
 
 
@@ -92,7 +94,12 @@ def _bare_word(word: str) -> str:
 
 
 def _clean(text: str) -> str:
-    text = text.strip(_MARKUP)
-    boxed = re.fullmatch(r"\\(?:boxed|text)\{(.*)\}", text)
-    text = (boxed[1] if boxed else text).strip(_MARKUP)
+    """Without the markup around it, and without the point at its end, inside or outside the markup."""
+    text = _unwrapped(text)
     return text[:-1].rstrip(_MARKUP) if text.endswith(".") else text
+
+
+def _unwrapped(text: str) -> str:
+    text = text.strip(_MARKUP)
+    boxed = re.fullmatch(r"\\(?:boxed|text)\{(.*)\}(\.?)", text)
+    return (boxed[1] + boxed[2] if boxed else text).strip(_MARKUP)

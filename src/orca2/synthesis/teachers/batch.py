@@ -108,6 +108,10 @@ class BatchTeacher:
                 await service.close()
 
 
+class _MayExist(TeacherError):
+    """A job was sent for and no answer came: it stays noted and counted, and the next process looks for it."""
+
+
 class _Service:
     """The open jobs of one process."""
 
@@ -143,6 +147,8 @@ class _Service:
         self._cache.start_batch(token, requests)
         try:
             id = await self._create(token, requests)
+        except _MayExist:
+            raise
         except Exception:
             # Not after a cancellation: the job may exist, and the next process looks for it.
             self._end(token, asked, {})
@@ -174,20 +180,40 @@ class _Service:
         if isinstance(uploaded, Trouble):
             return uploaded
 
+        import openai
+
+        unsure = False
+
         async def create() -> str:
+            nonlocal unsure
             # An earlier attempt may have been heard and its answer lost.
             found = await self._find_once(token)
             if found is not None:
                 return found
-            job = await self._client.batches.create(
-                input_file_id=uploaded,
-                endpoint="/v1/chat/completions",
-                completion_window=WINDOW,
-                metadata={TOKEN: token},
-            )
+            unsure = True
+            try:
+                job = await self._client.batches.create(
+                    input_file_id=uploaded,
+                    endpoint="/v1/chat/completions",
+                    completion_window=WINDOW,
+                    metadata={TOKEN: token},
+                )
+            except openai.APIStatusError as error:
+                unsure = error.status_code >= 500 or error.status_code == 408  # other answers refuse the job
+                raise
             return str(job.id)
 
-        created: str | Trouble = await self._persist(create)
+        try:
+            created: str | Trouble = await self._persist(create)
+        except Exception as error:
+            created = Trouble(kind="server", reason=str(error))
+            if not unsure:
+                raise
+        if unsure and isinstance(created, Trouble):
+            raise _MayExist(
+                f"teacher={self._teacher.name}: nobody knows whether the provider took a job of {len(requests)} "
+                f"requests: {created.reason}; it is noted, run again later, when the provider's jobs can be listed"
+            )
         return created
 
     async def _upload(self, content: io.BytesIO) -> str:

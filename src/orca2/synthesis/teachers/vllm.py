@@ -73,14 +73,14 @@ class VllmTeacher:
         llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
 
         def answer_all(requests: Sequence[Request]) -> list[Reply | Failure]:
-            return [
-                self._read(answer)
-                for answer in llm.chat(
-                    [request.messages for request in requests],
-                    [vllm.SamplingParams(**sampling(request)) for request in requests],
-                    use_tqdm=False,
-                )
-            ]
+            settings = [vllm.SamplingParams(**sampling(request)) for request in requests]
+            try:
+                answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
+            except ValueError as error:  # of one prompt, for all: which one it does not say
+                if len(requests) > 1:
+                    return [answer_all([request])[0] for request in requests]
+                return [refused(error)]
+            return [self._read(answer) for answer in answers]
 
         gathering = Gathering(in_thread(answer_all), self.batch_size, LINGER)
         try:
@@ -96,6 +96,12 @@ class VllmTeacher:
             usage=Usage(prompt_tokens=len(answer.prompt_token_ids), completion_tokens=len(best.token_ids)),
             model=self.model,
         )
+
+
+def refused(error: ValueError) -> Failure:
+    """What the engine says of a prompt that it does not take."""
+    too_long = "model length" in str(error) or "context length" in str(error)
+    return Failure(kind="too_long" if too_long else "invalid", reason=str(error))
 
 
 def engine_model(path: str, revision: str | None, engine: Mapping[str, Any]) -> str:

@@ -1,9 +1,13 @@
 """Batch jobs: their answers are shared, they survive their process, and no process disturbs another's."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from orca2.synthesis.asking import asking
@@ -127,3 +131,44 @@ def test_one_hopeless_line_costs_no_answers(tmp_path: Path) -> None:
         assert all(isinstance(result, Reply) for _, result in results)
         assert server.counters()["batches"] == 1 and engine_.tally.replayed == 20
         assert engine_.spending.usd == pytest.approx(billed(server)) and engine_.spending.unsure_requests == 0
+
+
+def test_a_job_that_may_exist_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if a job that was heard, but never answered, is forgotten: it is bought twice, and counted once."""
+    down = batch.CALLS_TO_THE_SERVICE
+    open_client, find = batch.open_client, batch._Service._find_once
+
+    def cut() -> None:
+        nonlocal down
+        down -= 1
+        raise openai.APIConnectionError(request=httpx.Request("POST", server.url))
+
+    @contextlib.asynccontextmanager
+    async def client(*settings: Any) -> AsyncIterator[Any]:
+        async with open_client(*settings) as real:
+            create = real.batches.create
+
+            async def heard(**named: Any) -> Any:
+                job = await create(**named)
+                return job if not down else cut()
+
+            monkeypatch.setattr(real.batches, "create", heard)
+            yield real
+
+    async def listed(service: Any, token: str) -> str | None:
+        if down and server.counters()["batches"]:
+            cut()
+        return await find(service, token)
+
+    monkeypatch.setattr(batch, "open_client", client)
+    monkeypatch.setattr(batch._Service, "_find_once", listed)
+    with loopback.serving() as server:
+        teacher = batch_teacher(server.url)
+        asked = list(requests(teacher, 20))
+        with pytest.raises(TeacherError, match="nobody knows whether the provider took a job of 20 requests"):
+            collect(teacher, tmp_path / "c.sqlite", asked)
+        assert down == 0
+        results, engine_ = collect(teacher, tmp_path / "c.sqlite", asked)
+        assert len(results) == 20 and all(isinstance(result, Reply) for _, result in results)
+        assert server.counters()["batches"] == 1 and server.counters()["answered"] == 20
+        assert engine_.spending.usd == pytest.approx(billed(server))

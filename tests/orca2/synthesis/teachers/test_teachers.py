@@ -178,6 +178,29 @@ def test_offline_engine_gets_chats_and_sampling(tmp_path: Path, monkeypatch: pyt
     assert sorted(sampling["seed"] for _, sampling in seen) == [1, 2, 3, 4, 5, 6]
 
 
+def test_one_long_prompt_costs_the_offline_engine_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if vLLM's error about one prompt ends the run, and every later one at the same prompt."""
+
+    class LLM:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def chat(self, chats: list[Any], _: list[Any], use_tqdm: bool) -> list[Any]:
+            if any("long" in str(chat) for chat in chats):
+                raise ValueError("The decoder prompt (length 99) is longer than the maximum model length of 64.")
+            out = SimpleNamespace(text="fine", finish_reason="stop", token_ids=[1, 2])
+            return [SimpleNamespace(outputs=[out], prompt_token_ids=[1, 2, 3]) for _ in chats]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=lambda **given: given))
+    teacher = VllmTeacher(
+        name="v", path="m", revision=None, max_tokens=9, temperature=0.7, top_p=None, seed=1, batch_size=4
+    )
+    asked = [*requests(teacher, 2), *requests(teacher, 1, "long {i}"), *requests(teacher, 3, "more {i}")]
+    results, _ = collect(teacher, tmp_path / "c.sqlite", asked)
+    kinds = [result.kind if isinstance(result, Failure) else "answer" for _, result in results]
+    assert kinds == ["answer"] * 2 + ["too_long"] + ["answer"] * 3
+
+
 def test_what_changes_the_answers_changes_the_key(student: Path) -> None:
     """Fails if a data set gets the cached answers of another revision, quantization or precision."""
     values: dict[str, Any] = {"max_tokens": 9, "temperature": 0.0, "top_p": None, "seed": 1, "batch_size": 4}
