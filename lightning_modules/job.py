@@ -50,7 +50,7 @@ from orca2.modelling.loading import defer_model
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, is_sharded, shard
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student import StudentForLoss, cast_parameters
 from orca2.optimization import OptimizerSpec
 from orca2.ranks import everyone, from_first, here, is_first
 from orca2.records import Example, Question
@@ -177,11 +177,14 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         from_first(lambda: run.record("steps", steps))
         counts = summed(everyone(data.report.summary()))
         require_kept(counts, job.source.name, run)
-        if not is_sharded(student):
-            student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
         if job.lora.enabled:
+            student.to(job.trainer.device)  # 4-bit matrices become full ones there
             merge_adapters(student.model)
         export(student, tokenizer, renderer, job.erasing, run, console)
+        if not is_sharded(student):
+            if job.lora.enabled:  # trained on a device that may have no room for master weights
+                cast_parameters(student, job.trainer.compute_dtype)
+            student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
         answers = ask_held_out(student, renderer, questions, job.held_out, job.model.max_len)
         messages = {name: erasing.inference for name, erasing in job.held_out.messages.items()}
         figures = ask_benchmark(
@@ -223,7 +226,8 @@ def load_student(
         add_adapters(model, job.lora, train_embeddings=not markup_is_known(job.model, job.format))
     student = StudentForLoss(
         model, kernel, activation_checkpointing=job.model.activation_checkpointing, compile=job.model.compile
-    ).to(job.trainer.master_dtype)
+    )
+    cast_parameters(student, job.trainer.master_dtype)
     if deferred is None:
         student.to(job.trainer.device)
     else:

@@ -18,7 +18,7 @@ from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_kn
 from orca2.planning.gpu import GPU, gpu_here
 from orca2.planning.lengths import outline
 from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
-from orca2.planning.shape import ModelShape, shape_of
+from orca2.planning.shape import LoraSize, ModelShape, shape_of
 from orca2.planning.show import show_plan
 from orca2.planning.work import StageOutline
 from orca2.rendering.renderer import Renderer
@@ -136,7 +136,7 @@ def request_of(
     known = tokenizer is not None and markup_is_known(job.model, job.format)
     embeddings = 0 if known else shape.head_weights * (1 if shape.tied else 2)
     lora = job.lora if job.lora.enabled else Lora(name="default", rank=16, alpha=32)
-    adapters = adapter_parameters(lora, shape.layer_matrices, shape.layers) + embeddings
+    size = LoraSize(matrices=adapter_parameters(lora, shape.layer_matrices, shape.layers), embeddings=embeddings)
     return Request(
         shape=shape,
         compute="bf16" if trainer.compute_dtype == torch.bfloat16 else "fp32",
@@ -150,8 +150,7 @@ def request_of(
         packs_per_step=job.packs_per_step,
         packs_per_micro_batch=job.packs_per_micro_batch,
         label_share=label_share,
-        adapters=adapters if job.lora.enabled else None,
-        frozen_head=job.lora.enabled and embeddings == 0,
+        lora=size if job.lora.enabled else None,
         quantized=job.lora.quantization == "4bit",
-        with_lora=adapters,
+        with_lora=size,
     )

@@ -161,8 +161,8 @@ class TrainerSpec:
             devices=self.local_world,
             num_nodes=self.world // self.local_world,
             strategy=self._lightning_strategy(),
-            # Sharded weights are cast by FSDP itself.
-            precision="32-true" if self.parallelism == "fsdp" else self.resolved_precision,  # type: ignore[arg-type]
+            # Sharded weights are cast by FSDP itself, and bf16 ones come as such: Lightning would also cast buffers.
+            precision="bf16-mixed" if self.autocasts else "32-true",
             max_epochs=1,
             logger=list(loggers),
             callbacks=list(callbacks),

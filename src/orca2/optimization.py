@@ -56,6 +56,15 @@ class OptimizerSpec:
             raise ConfigError(f"optimizer {self.name!r}: " + "; ".join(wrong))
 
 
+def default_learning_rate(pretrained: bool, with_lora: bool) -> float:
+    """The peak for a student from random weights, from pretrained ones, or with LoRA.
+
+    Tuned for `tiny`; LAB's on LLaMA-2 13B (arXiv 2403.01081); QLoRA's for 7B and 13B (arXiv 2305.14314). A rate for
+    random weights would undo what pretrained ones know.
+    """
+    return 2.0e-4 if with_lora else 2.0e-5 if pretrained else 3.0e-3
+
+
 def learning_rate(spec: OptimizerSpec, progress: float) -> float:
     """The rate at `progress` in [0, 1]: linear warm-up, then decay to `final_ratio` of the peak."""
     if progress < spec.warmup:

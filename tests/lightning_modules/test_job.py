@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, load_student, open_and_run
@@ -29,6 +30,16 @@ def test_altered_logits_use_the_own_head_however_rows_are_packed(packing: str) -
     job = job_of(f"packing={packing}", *scaled)
     student = load_student(job, build_tokenizer(job.model, job.format), "sdpa", QUIET)
     assert student.head == "own"
+
+
+def test_bf16_weights_keep_their_positions() -> None:
+    """Fails if rotary frequencies are rounded like weights: the export, which has them whole, is another model."""
+    job = job_of("trainer.precision=bf16-true")
+    student = load_student(job, build_tokenizer(job.model, job.format), "sdpa", QUIET)
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for name, buffer in student.named_buffers() if "inv_freq" in name} == {torch.float32}
+    # Lightning's own bf16-true would round them when the fit begins.
+    assert job.trainer.build(Path("x"), [], []).precision == "32-true"
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

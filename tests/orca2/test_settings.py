@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 import orca2
 from orca2.errors import ConfigError
 from orca2.settings import build, build_all, check, check_command_line, compose_config, plain, storable
+from orca2.settings.config import config_problems
 from orca2.strategies import Strategy, StrategyMixture
 
 FILES = {
@@ -353,3 +354,29 @@ def test_hydra_flags_still_work(project: Path, tmp_path: Path) -> None:
     assert shown.returncode == 0 and "max_len: 4096" in shown.stdout
     helped = run(project, tmp_path, "--help")
     assert helped.returncode == 0 and "strategy: direct, mixed, steps" in helped.stdout
+
+
+def test_further_processes_get_the_flags_that_name_another_config(project: Path, tmp_path: Path) -> None:
+    """Fails if ranks train with another config than the head, in the same run directory."""
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "own.yaml").write_text(
+        "{_target_: orca2.strategies.Strategy, name: own, instruction: Be brief.}"
+    )
+    done = run(project, tmp_path, "--config-dir", str(tmp_path), "strategy=own", "seed=5")
+    assert f" own ['--config-dir={tmp_path}', 'strategy=own', 'seed=5']" in done.stdout, done.stdout + done.stderr
+
+
+def test_values_follow_the_student_and_the_machine() -> None:
+    """Fails if pretrained weights get the rate of random ones, or no command fits a machine with many GPUs."""
+
+    def values(*overrides: str) -> tuple[float, int]:
+        config = compose_config("train", overrides)
+        assert not list(config_problems(config))
+        stored = storable(config)
+        assert stored["optimizer"]["learning_rate"] == build(config.optimizer).learning_rate
+        return stored["optimizer"]["learning_rate"], stored["packs_per_step"]
+
+    assert values("trainer=cpu") == (3e-3, 2)
+    assert values("model=7b", "trainer.devices=8", "trainer.nodes=4") == (2e-5, 32)
+    assert values("model=7b", "lora=default", "packs_per_step=16") == (2e-4, 16)
+    assert values("model=7b", "optimizer.learning_rate=1e-4") == (1e-4, 2)

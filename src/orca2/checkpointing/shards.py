@@ -60,7 +60,9 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     if fresh:  # it makes the zeros by a step without gradients, which AdamW's bias correction would count
         for state in optimizer.state.values():
             state["step"].zero_()
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    # A tied weight has two names.
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
     kept = (name for name in weights if name not in frozen and name.rpartition(".")[0] not in frozen)
     tensors = {f"model.{name}": weights[name] for name in kept}
     for name, state in moments["state"].items():  # type: ignore[union-attr]

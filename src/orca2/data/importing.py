@@ -225,6 +225,8 @@ def _read_csv(path: Path) -> Iterator[Record]:
                 continue
             if header is None:
                 header = [cell.removeprefix("\ufeff") for cell in cells]
+                if any("\udc80" <= character <= "\udcff" for name in header for character in name):
+                    raise DataError(f"file {str(path)!r} has a header that is not UTF-8; save the file as UTF-8")
                 if len(set(header)) != len(header):
                     raise DataError(f"file {str(path)!r} names a column twice in its header {header}")
             elif cells:

@@ -114,34 +114,39 @@ def add_adapters(model: PreTrainedModel, lora: Lora, train_embeddings: bool) -> 
 
 
 def merge_adapters(model: PreTrainedModel) -> None:
-    """Add each adapter to its frozen matrix and take it out, in place; 4-bit matrices become full ones again."""
+    """Add each adapter to its frozen matrix and take it out, in place; 4-bit matrices become full ones again.
+
+    The result is on the CPU: a device that trained beside frozen or 4-bit weights need not have room for it.
+    """
     from peft.tuners.lora import LoraLayer
 
-    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
-    for name, module in adapted:
+    dtype = model.get_input_embeddings().get_parameter("weight").dtype
+    # By name, one at a time: a list of the modules would keep all frozen matrices beside the merged ones.
+    for name in [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]:
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, _merged(module))
+        setattr(model.get_submodule(parent), last, _merged(model.get_submodule(name), dtype))
+    nn.Module.to(model, "cpu")
     model.requires_grad_(True)
 
 
 @torch.no_grad()
-def _merged(module: Any) -> nn.Linear:
+def _merged(module: Any, dtype: torch.dtype) -> nn.Linear:
     base = module.get_base_layer()
-    weight = _full_weight(base.weight)
+    weight = _full_weight(base.weight, dtype)
     weight = weight + module.get_delta_weight("default").to(weight.dtype)
     linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight)
+    linear.weight = nn.Parameter(weight.cpu())
     if base.bias is not None:
-        linear.bias = nn.Parameter(base.bias.detach().to(weight.dtype))
+        linear.bias = nn.Parameter(base.bias.detach().to("cpu", weight.dtype))
     return linear
 
 
-def _full_weight(weight: Any) -> Tensor:
+def _full_weight(weight: Any, dtype: torch.dtype) -> Tensor:
     if getattr(weight, "quant_state", None) is None:
         return weight.detach()  # type: ignore[no-any-return]
     from bitsandbytes.functional import dequantize_4bit
 
-    return dequantize_4bit(weight.data, weight.quant_state).float()  # type: ignore[no-any-return]
+    return dequantize_4bit(weight.data, weight.quant_state).to(dtype)  # type: ignore[no-any-return]
 
 
 def _target_names(model: PreTrainedModel, lora: Lora) -> Iterator[str]:

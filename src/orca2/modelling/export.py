@@ -8,7 +8,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +52,10 @@ def export_student(
                 _describe(model, fresh)
         if gathering is not None:
             _write_weights(model, gathering, fresh)
-        tokenizer.save_pretrained(fresh)
+        try:
+            tokenizer.save_pretrained(fresh)
+        except Exception as error:  # of the tokenizers library: plain exceptions, also for a full disk
+            raise ModelError(f"cannot write the student to {folder}: {error}") from error
         text = json.dumps(dict(prompt_info), indent=2, ensure_ascii=False, sort_keys=True)
         (fresh / PROMPT_FILE).write_text(text + "\n", encoding="utf-8")
         if NAME in (fresh / "config.json").read_text(encoding="utf-8"):
@@ -65,13 +67,17 @@ def verify_export(folder: Path, model: PreTrainedModel) -> None:
 
     Raises `ModelError` where it cannot be loaded, its tokenizer has more entries than it has rows, or it differs.
     """
-    loaded = dict(_loaded(folder, model.dtype).named_parameters())
+    again = _loaded(folder, model.dtype)
+    loaded, buffers = dict(again.named_parameters()), dict(again.named_buffers())
     for name, weight in model.named_parameters():
         stored = loaded.pop(name, None)
         if stored is None:
             raise ModelError(f"{folder}: {name} is missing")
         if not torch.equal(stored, weight.detach().to("cpu", stored.dtype)):
             raise ModelError(f"{folder}: {name} differs from the model in memory")
+    for name, buffer in model.named_buffers():
+        if name in buffers and buffers[name].dtype != buffer.dtype:
+            raise ModelError(f"{folder}: {name} is {buffer.dtype} in memory and {buffers[name].dtype} when loaded")
     if loaded:
         raise ModelError(f"{folder}: {len(loaded)} tensors are not those of the model in memory, such as {min(loaded)}")
 
@@ -152,19 +158,28 @@ def _require_rows(folder: Path, entries: int, model: PreTrainedModel) -> None:
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the place of `folder` where the block ends well, and is removed where it does not."""
-    _require_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target: a rename is atomic only within one file system.
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # Beside the target: a rename is atomic only within one file system. What a killed process left is cleared away.
+    fresh, old = (folder.with_name(f".{folder.name}.{state}") for state in ("unfinished", "replaced"))
     try:
+        _clear(folder, fresh, old)
+        _require_replaceable(folder)
+        fresh.mkdir(parents=True)
         yield fresh
-        # mkdtemp makes private folders; an export is for others as well.
-        fresh.chmod(0o755)
-        _swap(fresh, folder)
-    except OSError as error:
+        # Two renames: between them no folder stands, but never a half-written one.
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(fresh, folder)
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot write the student to {folder}: {error}") from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        _clear(folder, fresh, old)
+
+
+def _clear(folder: Path, fresh: Path, old: Path) -> None:
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -172,14 +187,3 @@ def _require_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / PROMPT_FILE).is_file()):
         raise ModelError(f"{folder} exists and is no exported student; choose another folder or remove it")
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.rename(fresh, folder)
-        return
-    # Two renames: between them no folder stands, but never a half-written one.
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "student"
-    os.rename(folder, old)
-    os.rename(fresh, folder)
-    shutil.rmtree(old.parent, ignore_errors=True)

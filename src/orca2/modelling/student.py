@@ -19,6 +19,15 @@ from orca2.modelling.recompute import ActivationCheckpointing, recompute_activat
 Head = Literal["chunked", "own"]
 
 
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters to `dtype`, in place, and no buffers: rounded to bf16, rotary frequencies would turn far positions.
+
+    transformers, too, keeps them in fp32 where it loads a model in bf16.
+    """
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
 class StudentForLoss(nn.Module):
     """A causal language model with document-exact attention and a loss on label positions only.
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 from orca2.modelling.loss import chunk_rows
 from orca2.modelling.recompute import ActivationCheckpointing
-from orca2.planning.shape import ModelShape
+from orca2.planning.shape import LoraSize, ModelShape
 
 FP32, BF16 = 4, 2
 ADAM_STATES = 2
@@ -54,10 +54,8 @@ class Setting:
     """Flash and varlen kernels write their result as the next layer reads it; SDPA's is copied once."""
     on_cuda: bool
     """The loss is made in larger chunks there."""
-    adapters: int | None = None
-    """Trainable parameters of LoRA; None: all weights are trained."""
-    frozen_head: bool = False
-    """Whether the output layer is not trained."""
+    lora: LoraSize | None = None
+    """None: all weights are trained."""
     quantized: bool = False
     """Whether the layers' frozen matrices have 4 bits."""
 
@@ -85,7 +83,7 @@ class Memory:
 def memory_of(shape: ModelShape, setting: Setting) -> Memory:
     """The plan for one rank."""
     kept = FP32 if setting.master == "fp32" else BF16
-    trained = shape.parameters if setting.adapters is None else setting.adapters
+    trained = shape.parameters if setting.lora is None else setting.lora.trained
     weights = _weights(shape, setting, kept) // setting.shards
     gradients = kept * trained // setting.shards
     optimizer = ADAM_STATES * kept * trained // setting.shards
@@ -108,10 +106,11 @@ def memory_of(shape: ModelShape, setting: Setting) -> Memory:
 
 
 def _weights(shape: ModelShape, setting: Setting, kept: int) -> int:
+    added = 0 if setting.lora is None else setting.lora.matrices
     if not setting.quantized:
-        return kept * (shape.parameters + (setting.adapters or 0))
+        return kept * (shape.parameters + added)
     matrices = shape.layers * shape.layer_weights
-    return int(NF4 * matrices) + kept * (shape.parameters - matrices + (setting.adapters or 0))
+    return int(NF4 * matrices) + kept * (shape.parameters - matrices + added)
 
 
 def layer_bytes_per_token(shape: ModelShape, setting: Setting) -> int:
@@ -171,7 +170,7 @@ def _loss(shape: ModelShape, setting: Setting) -> int:
     cast = BF16 * shape.head_weights if setting.autocast else 0
     backward = elements * (FP32 + BF16 if half else FP32)
     backward += shape.hidden * (setting.label_tokens * (BF16 if half else FP32) + setting.tokens * _stream(setting))
-    if not setting.frozen_head:
+    if setting.lora is None or setting.lora.embeddings:
         # The sum over chunks is fp32, its result in the compute dtype.
         backward += FP32 * shape.head_weights + (BF16 * shape.head_weights if half else 0)
     return cast + backward
@@ -182,13 +181,13 @@ def _buffers(shape: ModelShape, setting: Setting) -> tuple[int, int]:
     if setting.autocast:
         # torch keeps the cast of each trained matrix until the step ends. Frozen ones are cast anew at each use, and
         # autograd keeps those casts; 4-bit ones are unpacked at each use.
-        again = setting.adapters is not None and (setting.checkpointing != "none" or setting.quantized)
+        again = setting.lora is not None and (setting.checkpointing != "none" or setting.quantized)
         return BF16 * shape.layer_weights * (1 if again else shape.layers), 0
     if setting.parallelism != "fsdp":
         return 0, 0
     size = BF16 if setting.compute == "bf16" else FP32
     gathered = size * (shape.root_parameters + GATHERED_LAYERS * shape.layer_parameters)
-    if setting.adapters is not None:
+    if setting.lora is not None:
         return gathered, 0
     # Gradients come in the compute dtype and are summed in fp32.
     in_flight = (size + FP32) * shape.layer_parameters

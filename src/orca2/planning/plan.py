@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
+from orca2.data.loader import StepShape
 from orca2.errors import ConfigError
 from orca2.modelling.recompute import ActivationCheckpointing
 from orca2.planning.memory import ADAM_STATES, BF16, FP32, Memory, Setting, memory_of
-from orca2.planning.shape import ModelShape
+from orca2.planning.shape import LoraSize, ModelShape
 from orca2.planning.work import StageOutline, StageWork, work_of
 
 Parallelism = Literal["one", "ddp", "fsdp"]
@@ -85,23 +86,26 @@ class Request:
     packs_per_micro_batch: int
     label_share: float
     """Tokens that carry loss, as a share of all."""
-    adapters: int | None
-    """Trainable parameters with LoRA; None: all weights are trained."""
-    frozen_head: bool
-    """Whether LoRA leaves the output layer alone."""
+    lora: LoraSize | None
+    """None: all weights are trained."""
     quantized: bool
-    with_lora: int
+    with_lora: LoraSize
     """What would be trained if LoRA were switched on."""
+
+    @property
+    def trained(self) -> int:
+        """Elements."""
+        return self.shape.parameters if self.lora is None else self.lora.trained
 
     def setting(self, ranks: int) -> Setting:
         """For one of `ranks`."""
         own = max(1, self.packs_per_step // ranks)
-        packs = min(own, self.packs_per_micro_batch)
+        packs = StepShape(packs_per_step=own, packs_per_micro_batch=self.packs_per_micro_batch).micro_batch
         tokens = self.pack_tokens * packs
         return Setting(
             tokens=tokens,
             label_tokens=round(tokens * self.label_share),
-            micro_batches=math.ceil(own / packs),
+            micro_batches=own // packs,
             compute=self.compute,
             master=self.master,
             parallelism=self.parallelism,
@@ -109,8 +113,7 @@ class Request:
             checkpointing=self.checkpointing,
             fused_attention=self.fused_attention,
             on_cuda=self.on_cuda,
-            adapters=self.adapters,
-            frozen_head=self.frozen_head,
+            lora=self.lora,
             quantized=self.quantized,
         )
 
@@ -124,7 +127,7 @@ class Plan:
     memory: Memory
     stages: tuple[StageWork, ...]
     checkpoint: int
-    """Bytes of one checkpoint: weights and optimizer state."""
+    """Bytes of one checkpoint: what is trained, and the optimizer's state of it."""
     student: int
     """Bytes of the exported student."""
     remedies: tuple[str, ...]
@@ -139,7 +142,6 @@ def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline]
     """Plan `stages` for `request` on `machine`."""
     memory = memory_of(request.shape, request.setting(machine.ranks))
     kept = FP32 if request.master == "fp32" else BF16
-    trained = request.shape.parameters if request.adapters is None else request.adapters
     speed = machine.operations_per_second
     works = tuple(
         work_of(
@@ -147,7 +149,7 @@ def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline]
             request.shape,
             utilisation,
             None if speed is None else speed * machine.ranks,
-            request.adapters,
+            request.lora,
         )
         for stage in stages
     )
@@ -157,7 +159,7 @@ def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline]
         machine=machine,
         memory=memory,
         stages=works,
-        checkpoint=kept * (request.shape.parameters + ADAM_STATES * trained + (request.adapters or 0)),
+        checkpoint=kept * (1 + ADAM_STATES) * request.trained,
         student=kept * request.shape.parameters,
         remedies=() if fits else tuple(remedies(request, machine)),
     )
@@ -171,9 +173,9 @@ def remedies(request: Request, machine: Machine) -> Iterator[str]:
         yield found
     else:
         yield from _more_gpus(request, machine, changes)
-    if request.adapters is None and machine.is_gpu:
+    if request.lora is None and machine.is_gpu:
         whole: Parallelism = "ddp" if machine.ranks > 1 else "one"
-        lora = replace(request, adapters=request.with_lora, parallelism=whole, shards=1)
+        lora = replace(request, lora=request.with_lora, parallelism=whole, shards=1)
         text = "lora=default trainer=ddp" if request.parallelism == "fsdp" else "lora=default"
         for small in (lora, replace(lora, quantized=True)):
             change = text if small is lora else f"{text} lora.quantization=4bit"
@@ -209,7 +211,7 @@ def _smallest(request: Request, machine: Machine, changes: list[tuple[str, Reque
 
 
 def _combined(request: Request, chosen: Sequence[tuple[str, Request]]) -> Request:
-    fields = ("packs_per_micro_batch", "checkpointing", "parallelism", "shards", "adapters")
+    fields = ("packs_per_micro_batch", "checkpointing", "parallelism", "shards", "lora")
     changed = {
         field: getattr(one, field)
         for _, one in chosen

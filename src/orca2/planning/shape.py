@@ -12,6 +12,20 @@ from orca2.modelling.student import decoder_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSize:
+    """What is trained with LoRA, in elements."""
+
+    matrices: int
+    """The small matrices beside the frozen ones."""
+    embeddings: int = 0
+    """Of the model itself, output layer included; 0: they are frozen."""
+
+    @property
+    def trained(self) -> int:
+        return self.matrices + self.embeddings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
     """A decoder of equal layers: attention with rotary positions and a gated feed-forward, as LLaMA's."""
 

@@ -9,7 +9,7 @@ project are subtracted: logits are made for label tokens only, and a query atten
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orca2.planning.shape import ModelShape
+from orca2.planning.shape import LoraSize, ModelShape
 
 PAPER_GPUS = 32
 """A100 of 80 GB (arXiv 2311.11045, section 4.2)."""
@@ -64,18 +64,18 @@ class StageWork:
     """What the paper reports of this stage for 13B on `PAPER_GPUS` A100; None for other stages."""
 
 
-def operations_per_token(shape: ModelShape, lengths: Lengths, adapters: int | None) -> float:
+def operations_per_token(shape: ModelShape, lengths: Lengths, lora: LoraSize | None) -> float:
     """Floating-point operations of one useful token, forward and backward; see the head of this file.
 
-    `adapters`: trainable parameters of LoRA; frozen matrices need no gradient of their own, which saves two of the
-    six operations.
+    Matrices that are frozen with LoRA need no gradient of their own, which saves two of the six operations.
     """
     matrices = shape.layers * shape.layer_weights
-    per_weight = 6 if adapters is None else 4
+    per_weight = 6 if lora is None else 4
+    of_head = 6 if lora is None or lora.embeddings else 4
     attended = lengths.mean_square / lengths.mean / 2
     attention = 12 * shape.layers * shape.queries * attended
-    head = per_weight * shape.head_weights * lengths.label_share
-    return per_weight * matrices + attention + head + 6 * (adapters or 0)
+    head = of_head * shape.head_weights * lengths.label_share
+    return per_weight * matrices + attention + head + (0 if lora is None else 6 * lora.matrices)
 
 
 def work_of(
@@ -83,12 +83,12 @@ def work_of(
     shape: ModelShape,
     utilisation: float,
     operations_per_second: float | None,
-    adapters: int | None,
+    lora: LoraSize | None,
 ) -> StageWork:
     """`utilisation`: useful tokens as a share of all; `operations_per_second`: of all GPUs together."""
     rows = round(stage.rows * stage.epochs)
     tokens = round(rows * stage.lengths.mean)
-    operations = tokens * operations_per_token(shape, stage.lengths, adapters)
+    operations = tokens * operations_per_token(shape, stage.lengths, lora)
     return StageWork(
         name=stage.name,
         rows=rows,

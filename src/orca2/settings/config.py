@@ -15,11 +15,19 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from yaml import YAMLError
 
 from orca2.errors import ConfigError, Orca2Error
+from orca2.optimization import default_learning_rate
 from orca2.schemas import SCHEMAS, number_problem
 from orca2.targets import nearest, problems
 
+# Defaults that follow from other keys, by OmegaConf's resolvers: `--cfg job --resolve` shows what they are here.
+OmegaConf.register_new_resolver("default_learning_rate", lambda *, _root_: _learning_rate(_root_), replace=True)
+OmegaConf.register_new_resolver("default_packs", lambda *, _root_: _default_packs(_root_), replace=True)
+
 for _root in SCHEMAS:
     ConfigStore.instance().store(name=f"{_root}_schema", node=SCHEMAS[_root])
+
+PACKS_PER_STEP = 2
+"""Ours, for `tiny`; more where there are more ranks."""
 
 
 def compose_config(root: str, overrides: Sequence[str] = (), folder: Path | None = None) -> DictConfig:
@@ -54,6 +62,18 @@ def storable(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(raw, str) and "${oc.env:" in raw:
             node[key] = raw.replace("${oc.env:", r"\${oc.env:")
     return plain(cfg)
+
+
+def _learning_rate(cfg: DictConfig) -> float:
+    weights, rank = OmegaConf.select(cfg, "model.weights"), OmegaConf.select(cfg, "lora.rank")
+    return default_learning_rate(pretrained=weights is not None, with_lora=bool(rank))
+
+
+def _default_packs(cfg: DictConfig) -> int:
+    try:
+        return max(PACKS_PER_STEP, int(build(cfg.trainer).world))
+    except (Orca2Error, OmegaConfBaseException):  # told of the trainer itself
+        return PACKS_PER_STEP
 
 
 def build(node: DictConfig, **runtime: Any) -> Any:

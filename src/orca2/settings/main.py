@@ -24,6 +24,9 @@ from orca2.settings.config import check, composed, storable
 from orca2.sweep_table import close_sweep
 from orca2.sweeps import Sweep, grid_name, job_name, job_records, run_job
 
+OTHER_CONFIG = ("config_name", "config_path", "config_dir")
+"""Hydra's flags by which a command is composed from other files than those in `conf/`."""
+
 
 def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_metrics: tuple[str, ...] = ()) -> None:
     """Run `function` on the config that the command line asks for; every Hydra flag works.
@@ -53,8 +56,7 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
 
     arguments = get_args_parser().parse_args()
     no_job = ("help", "hydra_help", "cfg", "info", "shell_completion")
-    other_config = ("config_name", "config_path", "config_dir")
-    if not any(getattr(arguments, flag) for flag in (*no_job, *other_config)):
+    if not any(getattr(arguments, flag) for flag in (*no_job, *OTHER_CONFIG)):
         try:
             named = options_by_name(arguments.overrides, folder)
             check_command_line(root, named, folder, arguments.multirun)
@@ -75,9 +77,13 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
 
 
 def job_overrides() -> list[str]:
-    """The overrides that make the job that is running: its own, and where to look for options that are files."""
-    overrides = HydraConfig.get().overrides
-    return [*overrides.task, *(text for text in overrides.hydra if text.startswith("hydra.searchpath="))]
+    """The arguments that make the job that is running, also in further processes of it.
+
+    Its own overrides, where to look for options that are files, and Hydra's flags that name another config.
+    """
+    given, overrides = get_args_parser().parse_args(), HydraConfig.get().overrides
+    flags = [f"--{flag.replace('_', '-')}={value}" for flag in OTHER_CONFIG if (value := getattr(given, flag))]
+    return [*flags, *overrides.task, *(text for text in overrides.hydra if text.startswith("hydra.searchpath="))]
 
 
 def _sweep_of(

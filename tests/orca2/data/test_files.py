@@ -149,6 +149,7 @@ def test_compressed_lines(jsonl, direct):
         ("rows.json", b'[\n{"q": "1"}]', r"is a JSON array; write one object per line"),
         ("rows.txt", b"1+1?", r"known are \['.csv', '.json', '.jsonl', '.ndjson', '.parquet'\]"),
         ("rows.csv", b"q,q\n1,2\n", r"names a column twice"),
+        ("rows.csv", b"Frage,R\xe9ponse\n1,2\n", r"has a header that is not UTF-8"),
     ],
 )
 def test_unreadable_files_are_one_clear_error(jsonl, tmp_path, name, content, message):

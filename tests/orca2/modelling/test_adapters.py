@@ -1,12 +1,16 @@
 """LoRA: what trains, that nothing changes at first, and that the export is a plain model of the same function."""
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from orca2.errors import ConfigError, ModelError
+from orca2.modelling import adapters
 from orca2.modelling.adapters import Lora, adapter_parameters, add_adapters, merge_adapters
 from orca2.modelling.attention import standard_attention
 from orca2.modelling.build import build_model, build_tokenizer, config_of_shape
@@ -104,6 +108,21 @@ def test_export_is_a_plain_model_of_the_same_function(tmp_path: Path) -> None:
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-4)
     assert float((wanted - untrained).abs().max()) > 0.1
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_merging_lets_frozen_matrices_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if all of them stay beside the merged ones: a run that fits would run out of memory after its last step."""
+    model = adapted(Lora(name="l", rank=4))
+    alive = [weakref.ref(module.get_base_layer().weight) for module in model.modules() if isinstance(module, LoraLayer)]
+    most, merged = [], adapters._merged
+
+    def watched(module: Any, dtype: torch.dtype) -> torch.nn.Linear:
+        most.append(sum(one() is not None for one in alive))
+        return merged(module, dtype)
+
+    monkeypatch.setattr(adapters, "_merged", watched)
+    merge_adapters(model)
+    assert most == list(range(len(alive), 0, -1))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Exports: complete, readable by others, atomic, and verified."""
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.export import export_student, verify_export, verify_names
 from orca2.modelling.sharding import full_weights
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student import StudentForLoss, cast_parameters
 from orca2.rendering import ChatFormat, tokenizer_hash
 
 FORMAT = ChatFormat("chatml", "<|im_start|>", "<|im_end|>", "[PAD]", "\n", "\n", "auto")
@@ -62,10 +64,13 @@ def test_half_precision_is_exported_as_it_is(
     student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path
 ) -> None:
     """Fails if a student trained in bf16 is held to fp32 logits, which it can never have: no such run would end."""
-    model, tokenizer = student[0].to(torch.bfloat16), student[1]
+    model, tokenizer = student
+    cast_parameters(model, torch.bfloat16)
     export_student(model, tokenizer, tmp_path / "student", PROMPT)
     verify_export(tmp_path / "student", model)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "student").dtype == torch.bfloat16
+    with pytest.raises(ModelError, match=r"inv_freq is torch\.bfloat16 in memory and torch\.float32 when loaded"):
+        verify_export(tmp_path / "student", model.to(torch.bfloat16))  # other positions than those of the export
 
 
 def test_earlier_export_is_replaced(student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path) -> None:
@@ -95,6 +100,39 @@ def test_a_failed_export_leaves_the_earlier_one(
         export_student(model, tokenizer, folder, {"system": object()})
     verify_export(folder, model)
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_what_a_killed_export_left_is_cleared(
+    student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    """Fails if each killed export leaves 52 GB of a 13B student, or one killed between its renames the only copy."""
+    folder = tmp_path / "student"
+    export_student(*student, folder, PROMPT)
+    folder.rename(tmp_path / ".student.replaced")
+    (tmp_path / ".student.unfinished").mkdir()
+    with pytest.raises(TypeError):
+        export_student(*student, folder, {"system": object()})
+    verify_export(folder, student[0])
+    export_student(*student, folder, PROMPT)
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+@pytest.mark.parametrize("passing", [False, True])
+@pytest.mark.parametrize("limit", [3_000, 20_000], ids=["tokenizer", "weights"])
+def test_a_full_disk_is_one_error(
+    limit: int, passing: bool, student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    """Fails if it is a traceback out of a library. A limit of the size of files stands in for the disk."""
+    model, tokenizer = student
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ModelError, match="cannot write"):
+            export_student(model, tokenizer, tmp_path / "student", PROMPT, full_weights(model) if passing else None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
 
 
 def test_foreign_folders_are_kept(student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path) -> None:

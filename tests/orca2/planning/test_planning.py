@@ -11,7 +11,7 @@ from orca2.modelling.loss import chunk_rows
 from orca2.planning.gpu import GPU
 from orca2.planning.memory import Setting, layer_bytes_per_token, memory_of
 from orca2.planning.plan import Assumptions, Machine, Request, make_plan
-from orca2.planning.shape import ModelShape, shape_of
+from orca2.planning.shape import LoraSize, ModelShape, shape_of
 from orca2.planning.show import show_plan
 from orca2.planning.work import Lengths, StageOutline, operations_per_token, work_of
 
@@ -71,10 +71,9 @@ def request(shape: ModelShape, **changed: object) -> Request:
         "packs_per_step": 64,
         "packs_per_micro_batch": 1,
         "label_share": 0.5,
-        "adapters": None,
-        "frozen_head": False,
+        "lora": None,
         "quantized": False,
-        "with_lora": 40_000_000,
+        "with_lora": LoraSize(matrices=40_000_000),
     }
     return Request(**{**values, **changed})  # type: ignore[arg-type]
 
@@ -137,11 +136,25 @@ def test_a_gpu_makes_the_loss_in_larger_chunks(seven: ModelShape) -> None:
 
 def test_adapters_have_no_states_of_frozen_weights(seven: ModelShape) -> None:
     """Fails if LoRA is planned as dear as training all, or 4-bit weights as large as others."""
-    lora = memory_of(seven, setting(adapters=40_000_000, frozen_head=True))
+    lora = memory_of(seven, setting(lora=LoraSize(matrices=40_000_000)))
     assert (lora.gradients, lora.optimizer) == (160_000_000, 320_000_000)
-    small = memory_of(seven, setting(adapters=40_000_000, frozen_head=True, quantized=True))
+    small = memory_of(seven, setting(lora=LoraSize(matrices=40_000_000), quantized=True))
     assert small.weights < 5.5 * GIB < 24 * GIB < lora.weights
     assert small.peak < 16 * GIB
+
+
+def test_a_checkpoint_holds_what_is_trained(seven: ModelShape) -> None:
+    """Fails if disks are planned for frozen weights, which no checkpoint has."""
+    lora = LoraSize(matrices=40_000_000, embeddings=1000)
+    assert make_plan(request(seven, lora=lora), A100, [], 1.0).checkpoint == 3 * 4 * 40_001_000
+    assert memory_of(seven, setting(lora=lora)).weights == 4 * (seven.parameters + 40_000_000)
+
+
+@pytest.mark.parametrize(("packs_per_step", "most", "planned"), [(40, 4, 1), (48, 4, 3), (64, 4, 4), (8, 4, 1)])
+def test_packs_are_planned_as_they_are_run(seven: ModelShape, packs_per_step: int, most: int, planned: int) -> None:
+    """Fails if a plan refuses a run for activations that it never has: 5 packs a rank are five steps of one."""
+    one = request(seven, packs_per_step=packs_per_step, packs_per_micro_batch=most).setting(8)
+    assert (one.tokens, one.micro_batches) == (4096 * planned, packs_per_step // 8 // planned)
 
 
 def test_arithmetic_of_a_token(seven: ModelShape) -> None:
@@ -149,7 +162,11 @@ def test_arithmetic_of_a_token(seven: ModelShape) -> None:
     matrices, head = 32 * seven.layer_weights, 32000 * 4096
     attention = 12 * 32 * 4096 * 250
     assert operations_per_token(seven, LENGTHS, None) == 6 * matrices + attention + 3 * head
-    assert operations_per_token(seven, LENGTHS, 10) == 4 * matrices + attention + 2 * head + 60
+    lora = LoraSize(matrices=10)
+    assert operations_per_token(seven, LENGTHS, lora) == 4 * matrices + attention + 2 * head + 60
+    # Looking embeddings up is no arithmetic; the output layer's gradient is.
+    lora = LoraSize(matrices=10, embeddings=2 * head)
+    assert operations_per_token(seven, LENGTHS, lora) == 4 * matrices + attention + 3 * head + 60
 
 
 def test_hours_and_steps(seven: ModelShape) -> None:
