@@ -14,7 +14,7 @@ from orca2.settings import build, check, compose_config
 CONF = Path(__file__).parents[1] / "conf"
 OVERLAYS = {"hydra", "debug", "sweeps"}
 """Groups that change other keys instead of being one; they have no `name`."""
-ELSEWHERE = {"sweeps/wandb", "hydra/launcher", "hydra/sweeper", "stage"}
+ELSEWHERE = {"hydra/launcher", "hydra/sweeper", "stage"}
 """Groups that no root composes by itself; tests/test_sweeps.py and tests/orca2/test_curriculum.py hold their files."""
 CAN_BUILD = {
     ("tasks", "reasoning_gym"): find_spec("reasoning_gym") is not None,

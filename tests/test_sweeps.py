@@ -28,7 +28,7 @@ from tests.commands import ENVIRONMENT, OFFLINE, ROOT, SMALL_STUDENT
 
 CONF = ROOT / "conf"
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
-WANDB_SWEEPS = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
+WANDB_SWEEPS = sorted((ROOT / "sweeps" / "wandb").glob("*.yml"))
 PLUGINS = sorted((CONF / "hydra").glob("*/*.yaml"))
 NOT_INSTALLED = "not installed; pip install 'orca2-lightning[sweeps]'"
 
@@ -63,7 +63,7 @@ def test_the_questions_of_the_readme_are_there() -> None:
 def test_every_wandb_sweep_names_valid_keys_and_asks_the_same(file: Path) -> None:
     """W&B knows nothing of our keys: its agents would fail job by job, on other machines."""
     content = yaml.safe_load(file.read_text())
-    twin = yaml.safe_load((ROOT / "sweeps" / file.name).read_text())["hydra"]["sweeper"]["params"]
+    twin = yaml.safe_load((ROOT / "sweeps" / f"{file.stem}.yaml").read_text())["hydra"]["sweeper"]["params"]
     values = {key: entry["values"] for key, entry in content["parameters"].items()}
     assert {key: ",".join(map(str, each)) for key, each in values.items()} == twin
     assert content["metric"] == {"name": "held_out/cautious/accuracy", "goal": "maximize"}

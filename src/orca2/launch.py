@@ -1,7 +1,7 @@
 """The head process: starts the ranks of one job with torch's elastic agent (the engine of torchrun) and waits for them.
 
-    python train.py -m … trainer=fsdp       head: Hydra makes the jobs, one after the other
-    └─ python train.py <overrides of the job> hydra.mode=RUN       rank 0, 1, …: each runs the job (ranks.py)
+    python train.py … trainer=fsdp       head
+    └─ python train.py … trainer=fsdp hydra.mode=RUN       rank 0, 1, …: each runs the job (ranks.py)
 
 Ranks report errors in files, so the head prints one message, that of the rank which failed first. A signal to the head
 is passed on to the ranks, which save and end; they also end when the head dies.

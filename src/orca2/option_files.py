@@ -32,8 +32,10 @@ def options_by_name(overrides: Sequence[str], conf: Path) -> list[str]:
         names = []
         for value in match["values"].split(","):
             if value.endswith(".yaml"):
-                found += _problems(override, value, group, conf)
-                folders[f"file://{Path(value).resolve().parents[group.count('/') + 1]}"] = None
+                if wrong := _problems(override, value, group, conf):
+                    found += wrong
+                else:
+                    folders[f"file://{Path(value).resolve().parents[group.count('/') + 1]}"] = None
                 value = Path(value).stem
             names.append(value)
         renamed.append(f"{match['key']}={','.join(names)}")

@@ -49,6 +49,8 @@ OPERATIONAL = (
     "processes",
     "backend.batch_tokens",
     "backend.batch_prompts",
+    "backend.base_url",  # part of each record's key, so that the answers of two servers are not mixed
+    "backend.api_key_env",
     "backend.concurrency",
     "backend.retries",
     "backend.timeout_s",

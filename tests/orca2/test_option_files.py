@@ -42,6 +42,9 @@ def test_a_path_becomes_a_name_and_a_place_to_look(option: Path) -> None:
 def test_everything_wrong_with_the_files_is_said_at_once(option: Path) -> None:
     """Hydra would take conf/strategy/mixed.yaml instead of the user's file of that name, in silence."""
     (option.parent / "mixed.yaml").write_text(CONTENT)
+    overrides = [f"strategy={option.parent}/none.yaml", "strategy=/none.yaml"]
+    with pytest.raises(ConfigError, match=r"/none.yaml is not a file(?s:.)*=/none.yaml: /none.yaml is not a file"):
+        options_by_name(overrides, CONF)
     overrides = [f"strategy={option.parent}/none.yaml", f"erasing={option}", f"strategy={option.parent}/mixed.yaml"]
     with pytest.raises(ConfigError) as caught:
         options_by_name(overrides, CONF)

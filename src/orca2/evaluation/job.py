@@ -99,11 +99,11 @@ def run_evaluation(
     `config` is the storable config, `command` starts another process of the same job.
     Raises the errors of `orca2.errors` for what the user can mend; what was answered before is kept.
     """
+    rank, plan = rank_of(environment), job.plan()  # before a student is fetched
     student = job.backend.find(job.student)
     messages = job.messages.of(student.own_messages)
     run = RunDirectory(out_dir or job.folder(student), key="out_dir")
     config = {**config, "student_fingerprint": student.fingerprint}
-    rank, plan = rank_of(environment), job.plan()
     if rank.index > 0:
         _help(job, student, messages, plan, run, config, rank, environment)
         return None

@@ -100,6 +100,8 @@ def _sweep_of(
         base = composed(root, texts(shared), keep_hydra=True)
         if not multirun and base.hydra.mode is not RunMode.MULTIRUN:
             return None
+        if base.get("plan"):
+            raise ConfigError("plan=true plans one run, and this is a sweep: leave out -m or sweeps=")
         every = [each for each in with_parameters(parser, base, given) if not each.is_hydra_override()]
     # What the file sweeps stays in the jobs' names, also where the command line leaves one value of it.
     of_file = base.hydra.sweeper.get("params") or {}

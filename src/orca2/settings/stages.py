@@ -53,6 +53,9 @@ def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
         for name in OVERRIDING:
             if stage.get(name) is not None:
                 config[name] = _raw(stage[name])
+        # The root's, also where it follows from the root's weights: a stage starts from those of the stage before.
+        if "learning_rate" in cfg.optimizer:
+            config.optimizer.learning_rate = cfg.optimizer.learning_rate
         for name in ("optimizer", "held_out"):
             config[name] = OmegaConf.merge(config[name], stage.get(name) or {})
         config.tokens = stage.get("tokens") or (cfg.tokens if stage.get("epochs") is None else None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orca2.errors import DataError
-from orca2.synthesis.budget import Price, expected_prompt_tokens, worst_case
+from orca2.synthesis.budget import FREE, Price, expected_prompt_tokens, worst_case
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.instructions import Calls
 from orca2.synthesis.limits import Limits
@@ -57,11 +57,12 @@ class Estimate:
         usd, most = self.usd(teacher.price), self.usd(teacher.price, worst=True)
         hours = self.hours(teacher.limits)
         expected, worst = _tokens(self.expected), _tokens(self.worst)
+        at_most = "" if teacher.price == FREE else f" (at most {worst:,})"  # without a price it bounds nothing
         price = "price unknown" if usd is None or most is None else f"{usd:,.2f} USD (at most {most:,.2f})"
         lines = [
             f"estimate for {self.items:,} {what}: {self.requests:,} requests of teacher {teacher.name}, "
             f"{self.cached:,} more are in the cache",
-            f"  about {expected:,} tokens (at most {worst:,}), {price}",
+            f"  about {expected:,} tokens{at_most}, {price}",
             f"  at least {hours:,.2f} hours at the rate limit" if hours is not None else "  no rate limit is set",
         ]
         if self.samples > 1:

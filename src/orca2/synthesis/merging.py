@@ -146,5 +146,6 @@ def _why_none(job: SynthesisJob, ranks: Sequence[Path]) -> str:
         found += [f"{reasons.total():,} {what}, such as: {reason}" for reason, _ in reasons.most_common(1)]
     return (
         f"no answer was kept (verification={job.verification.name}): {'; '.join(found) or 'there are no items'}. "
-        "Mend that, delete the folder and start again; what was answered stays in the cache if you keep that file"
+        "Mend that and run the same command again, or another one in another out_dir with this one's cache=…; what "
+        "was answered is in the cache"
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orca2.errors import CheckpointError
+from orca2.errors import CheckpointError, DataError
 from orca2.hashing import hash64
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
@@ -139,7 +139,12 @@ def finish(
         )
         return
     summaries = [json.loads((rank / SUMMARY).read_text(encoding="utf-8")) for rank in ranks]
-    record = write_data_set(job, ranks, run.path / WORK / "few_shot", run.path)
+    try:
+        record = write_data_set(job, ranks, run.path / WORK / "few_shot", run.path)
+    except DataError:  # nothing was kept: the next process asks again what had no answer
+        for rank in ranks:
+            (rank / SUMMARY).unlink()
+        raise
     spending = sum(accounts.taken().values(), Spending())
     record |= {
         "items_read": sum(summary["counts"]["read"] for summary in summaries),

@@ -250,3 +250,15 @@ def test_nothing_kept_says_why(tmp_path: Path, data_sets: Any) -> None:
     """An empty data set that trains nothing is found here and not an hour into a run."""
     with pytest.raises(DataError, match=r"30 without an answer, such as: the rule teacher solves generated tasks only"):
         data_sets.make(tmp_path / "a", "tasks=arithmetic", "size=30")
+
+
+def test_a_server_that_was_down_is_asked_again_by_the_same_command(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+    """Fails if a small data set whose server was not up yet can only be begun anew in another folder."""
+    with loopback.serving() as server:
+        pass
+    command = (*SERVED[:-1], "attempts=1", "size=8")
+    with pytest.raises(DataError, match="run the same command again"):
+        data_sets.make(tmp_path / "a", *command, f"teacher.base_url={server.url}")
+    with loopback.serving() as server:
+        data_sets.make(tmp_path / "a", *command, f"teacher.base_url={server.url}")
+    assert len(data_sets.rows(tmp_path / "a")) == 8

@@ -119,7 +119,7 @@ def _library() -> Any:
     try:
         import reasoning_gym
     except ImportError as error:
-        raise ConfigError("tasks=reasoning_gym needs the extra `gym`; install orca2[gym]") from error
+        raise ConfigError("tasks=reasoning_gym needs the extra `gym`; install orca2-lightning[gym]") from error
     from importlib.metadata import version
 
     if version("reasoning_gym") != RELEASE:

@@ -140,7 +140,7 @@ async def open_client(base_url: str, secret: str, timeout_s: float, connections:
     try:
         import openai
     except ImportError as error:
-        raise ConfigError("this teacher needs the `openai` package: pip install 'orca2[teacher]'") from error
+        raise ConfigError("this teacher needs the `openai` package: pip install 'orca2-lightning[teacher]'") from error
     for library in HTTP_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=connections, max_keepalive_connections=connections)

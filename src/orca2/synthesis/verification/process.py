@@ -70,7 +70,8 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         if find_spec(self._package) is None:
-            raise ConfigError(f"checking these answers needs the extra `{self._extra}`; install orca2[{self._extra}]")
+            extra = self._extra
+            raise ConfigError(f"checking these answers needs the extra `{extra}`; install orca2-lightning[{extra}]")
         # The child must find this package and no other thing: the parent's path is all it needs.
         env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
