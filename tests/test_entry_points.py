@@ -195,7 +195,8 @@ def docs_commands() -> list[list[str]]:
     found = []
     for page in sorted((ROOT / "docs").glob("*.md")):
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
-        for line in re.findall(r"^(?: {4})?python (\w+\.py .*)|`python (\w+\.py [^`]*)`", text, re.MULTILINE):
+        start = r"^(?: {4})?(?:\w+=\S+ |srun \S+ )*python"
+        for line in re.findall(rf"{start} (\w+\.py .*)|`python (\w+\.py [^`]*)`", text, re.MULTILINE):
             command = re.split(r"#|   ", re.sub(r"<[^>]*>|…", "x", "".join(line).replace("... ", "")))[0]
             command = command.replace("benchmark=x", "benchmark=smoke")
             found.append(shlex.split(command))

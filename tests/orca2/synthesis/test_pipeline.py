@@ -252,7 +252,7 @@ def test_nothing_kept_says_why(tmp_path: Path, data_sets: Any) -> None:
         data_sets.make(tmp_path / "a", "tasks=arithmetic", "size=30")
 
 
-def test_a_server_that_was_down_is_asked_again_by_the_same_command(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
+def test_a_server_that_was_down_is_asked_again(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
     """Fails if a small data set whose server was not up yet can only be begun anew in another folder."""
     with loopback.serving() as server:
         pass
