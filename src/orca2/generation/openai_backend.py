@@ -23,9 +23,9 @@ CHARACTERS_PER_TOKEN = 3
 4 or so of English text."""
 TOO_LONG = ("context_length_exceeded", "context length", "context window", "maximum context", "too long")
 """Signs in a server's refusal that the prompt fills its context."""
+# As vLLM and OpenAI count in their refusals, in lower case.
 _CONTEXT = re.compile(r"(?:context|model) length (?:is|of) (?:only )?(\d+)")
 _PROMPT = re.compile(r"(\d+) (?:input tokens|(?:tokens )?in the messages|(?:tokens )?from the input messages)")
-_PROMPT_AT_LEAST = re.compile(r"prompt contains (?:at least )?(\d+)")
 FILTERED = "content_filter"
 """What OpenAI and Azure call it where a prompt, or an answer in the making, is not let through."""
 

@@ -107,6 +107,7 @@ READ = [
     (FOUR, "**Answer:** (B)\n\nWhy this is the correct answer: A is too weak.", "B"),
     (FOUR, "To find the answer: compare them.\n\nAnswer: (B)", "B"),
     (FOUR, "I think the answer is (B).", "B"),
+    (FOUR, "Hence we may conclude that the answer is (B).", "B"),
     (FOUR, "At first I thought of rings. The answer is (B).", "B"),
     (FOUR, "\\boxed{\\text{a field}}", "B"),
     (FOUR, "\\boxed{\\text{B. a field}}", "B"),

@@ -89,7 +89,7 @@ _HYPOTHETICAL = re.compile(
     r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|why|say|imagine|until|pretend"
     # What others think, or what was thought before.
     r"|(?:one|you|some|many|most|people|students|readers|mistake is to|might|may|could|easy to)"
-    r"(?: (?:\w+ )?(?:might|may|could|would|will))? (?:think|believe|guess|expect|conclude)s?"
+    r"(?: (?:\w+ )?(?:might|may|could|would|will))? (?:think|believe|guess|expect)s?"
     r"|thought(?! about| through| it)|initially|at first)\b",
     re.IGNORECASE,
 )
