@@ -98,6 +98,7 @@ class Fit:
         strategy: str = "one",
         shards: int | str = "auto",
         architecture: Mapping[str, Any] | None = None,
+        compute: torch.dtype = torch.float32,
     ) -> None:
         model_spec = dataclasses.replace(MODEL, architecture={**ARCHITECTURE, **(architecture or {})})
         chat: ChatFormat = build(compose_config("train").format)
@@ -127,7 +128,7 @@ class Fit:
         )
         student = StudentForLoss(build_model(model_spec, self.tokenizer, seed=7), "sdpa")
         if self.spec.parallelism == "fsdp":
-            shard(student, build_mesh("cpu", self.spec.shards), torch.float32)
+            shard(student, build_mesh("cpu", self.spec.shards), compute)
         check_student(student)
         assert self.data.total_rows is not None
         self.module = StudentModule(student, OPTIMIZER, self.data.total_rows)
@@ -240,6 +241,7 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "fsdp-tied": train_case(strategy="fsdp", architecture=TIED, lanes=4),
     "ddp-poison": poison_case(strategy="ddp"),
     "fsdp-poison": poison_case(strategy="fsdp"),
+    "fsdp-bf16": generation_case(strategy="fsdp", compute=torch.bfloat16, architecture={"initializer_range": 0.5}),
     # Weights large enough for answers that are not one token over and over.
     "fsdp-export": export_case(False, strategy="fsdp", architecture=TIED),
     "fsdp-full-disk": export_case(True, strategy="fsdp"),

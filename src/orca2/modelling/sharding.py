@@ -41,6 +41,9 @@ def shard(student: StudentForLoss, mesh: DeviceMesh, compute_dtype: torch.dtype)
         param_dtype=compute_dtype if compute_dtype != dtype else None,
         reduce_dtype=torch.float32,
         output_dtype=None,
+        # Activations have the weights' dtype anyway, and casting copies every dataclass on its way: the cache that a
+        # layer fills would stay empty.
+        cast_forward_inputs=False,
     )
     mesh = mesh if mesh.size(0) > 1 else mesh["shard"]
     for layer in decoder_layers(student.model):
