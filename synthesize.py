@@ -25,6 +25,7 @@ def main(cfg: Any) -> None:
         with Cache(job.cache if Path(job.cache).exists() else ":memory:") as cache:
             pre_flight(job, cache, console)
         return
+    job.require_here()
     run = RunDirectory(Path(cfg.out_dir), key="out_dir", operational=OPERATIONAL)
     try:
         synthesize(job, run, storable(cfg), job_overrides(), console)

@@ -13,6 +13,9 @@ from orca2.synthesis.items import TaskReader
 from orca2.synthesis.publishing.hub import check_hub
 from orca2.synthesis.requests import Teacher
 from orca2.synthesis.sampling import TaskMix, sized
+from orca2.synthesis.teachers.batch import BatchTeacher
+from orca2.synthesis.teachers.completions import api_key
+from orca2.synthesis.teachers.http import HttpTeacher
 from orca2.synthesis.verification.presets import Verification
 
 OPERATIONAL = (
@@ -82,6 +85,11 @@ class SynthesisJob:
         _ = self.retry
         if self.push_to_hub is not None:
             check_hub(self.push_to_hub)
+
+    def require_here(self) -> None:
+        """Raise ConfigError for a key that is not set, before an hour of reading items. An estimate needs none."""
+        if isinstance(self.teacher, HttpTeacher | BatchTeacher):
+            api_key(self.teacher.api_key_env, self.teacher.name)
 
     @property
     def budget(self) -> Budget:

@@ -13,8 +13,9 @@ from orca2.data.procedural import ProceduralSource
 from orca2.data.source import survey
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.records import Example
-from orca2.settings import build, compose_config
+from orca2.settings import build, build_all, compose_config
 from orca2.synthesis.budget import BudgetStop
+from orca2.synthesis.job import SynthesisJob
 from orca2.synthesis.readers.procedural import ProceduralTasks
 from orca2.synthesis.sampling import TaskMix
 
@@ -244,6 +245,18 @@ def test_a_cap_in_usd_needs_a_price(tmp_path: Path, data_sets: Any) -> None:
     """A budget that nobody can count is no budget; it must be said before anything is sent."""
     with pytest.raises(ConfigError, match="the price of 'm' is not known"):
         data_sets.make(tmp_path / "a", *SERVED, "max_usd=1")
+
+
+@pytest.mark.parametrize("teacher", ["openai", "openai_batch"])
+def test_a_missing_key_is_said_before_items_are_read(teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if all of FLAN is gone through before a run says that it cannot start."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    cfg = compose_config("synthesize", [f"teacher={teacher}", "teacher.model=m", "out_dir=x"])
+    job = SynthesisJob(**build_all(cfg, leave_out=("out_dir",)))
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY, which is not set"):
+        job.require_here()
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    job.require_here()
 
 
 def test_nothing_kept_says_why(tmp_path: Path, data_sets: Any) -> None:
