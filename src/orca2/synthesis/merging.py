@@ -66,16 +66,21 @@ class Composition:
         }
 
 
+class NothingKept(DataError):
+    """No item has an answer that verification keeps."""
+
+
 def write_data_set(job: SynthesisJob, ranks: Sequence[Path], few_shot: Path, out: Path) -> dict[str, Any]:
     """Write all files from the spills of the ranks; returns the counts for the manifest.
 
-    `few_shot` is a folder for the spill of the examples built here. Raises DataError where no answer was kept.
+    `few_shot` is a folder for the spill of the examples built here. Raises NothingKept, DataError where there is no
+    room.
     """
     built = _build_few_shot(job, ranks, few_shot)
     folders = [*ranks, few_shot]
     kept, others = count_rows(folders, "example"), count_rows(ranks, "answer")
     if not kept:
-        raise DataError(_why_none(job, ranks))
+        raise NothingKept(_why_none(job, ranks))
     composition = Composition()
     rows = composition.counted(sorted_rows(folders, "example"))
     files = _named(DATA, write_shards(rows, kept, EXAMPLES, out / DATA, "train", job.shard_rows))

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orca2.errors import CheckpointError, DataError
+from orca2.errors import CheckpointError
 from orca2.hashing import hash64
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
@@ -34,7 +34,7 @@ from orca2.synthesis.evidence import outcome_path
 from orca2.synthesis.items import TaskItem
 from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
-from orca2.synthesis.merging import example_row, write_data_set
+from orca2.synthesis.merging import NothingKept, example_row, write_data_set
 from orca2.synthesis.progress import ProgressLine
 from orca2.synthesis.publishing.publish import publish, push_and_tell
 from orca2.synthesis.rows import Answered, Answering, Asked
@@ -141,7 +141,7 @@ def finish(
     summaries = [json.loads((rank / SUMMARY).read_text(encoding="utf-8")) for rank in ranks]
     try:
         record = write_data_set(job, ranks, run.path / WORK / "few_shot", run.path)
-    except DataError:  # nothing was kept: the next process asks again what had no answer
+    except NothingKept:  # the same command asks again what had no answer
         for rank in ranks:
             (rank / SUMMARY).unlink()
         raise

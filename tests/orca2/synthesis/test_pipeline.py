@@ -14,6 +14,7 @@ from orca2.data.source import survey
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.records import Example
 from orca2.settings import build, build_all, compose_config
+from orca2.synthesis import pipeline
 from orca2.synthesis.budget import BudgetStop
 from orca2.synthesis.job import SynthesisJob
 from orca2.synthesis.readers.procedural import ProceduralTasks
@@ -275,3 +276,20 @@ def test_a_server_that_was_down_is_asked_again(tmp_path: Path, data_sets: Any, l
     with loopback.serving() as server:
         data_sets.make(tmp_path / "a", *command, f"teacher.base_url={server.url}")
     assert len(data_sets.rows(tmp_path / "a")) == 8
+
+
+def test_a_disk_without_room_keeps_the_shares_that_are_done(
+    tmp_path: Path, data_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if every rank has to be started again because the last one could not write."""
+
+    def no_room(*_: Any) -> None:
+        raise DataError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "write_data_set", no_room)
+        with pytest.raises(DataError, match="no room"):
+            data_sets.make(tmp_path / "a", "size=28", "world=1")
+    assert list((tmp_path / "a" / pipeline.WORK).glob(f"*/{pipeline.SUMMARY}"))
+    data_sets.make(tmp_path / "a", "size=28", "world=1")
+    assert len(data_sets.rows(tmp_path / "a")) == 28
