@@ -178,7 +178,8 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         counts = summed(everyone(data.report.summary()))
         require_kept(counts, job.source.name, run)
         if job.lora.enabled:
-            student.to(job.trainer.device)  # 4-bit matrices become full ones there
+            if job.lora.quantization == "4bit":
+                student.to(job.trainer.device)  # where bitsandbytes makes full matrices of them
             merge_adapters(student.model)
         export(student, tokenizer, renderer, job.erasing, run, console)
         if not is_sharded(student):

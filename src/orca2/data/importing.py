@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from orca2.errors import DataError
+from orca2.hashing import is_unicode
 
 PARSER_VERSION = 1
 """To be raised when the same file would give other rows."""
@@ -225,7 +226,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
                 continue
             if header is None:
                 header = [cell.removeprefix("\ufeff") for cell in cells]
-                if any("\udc80" <= character <= "\udcff" for name in header for character in name):
+                if not all(map(is_unicode, header)):
                     raise DataError(f"file {str(path)!r} has a header that is not UTF-8; save the file as UTF-8")
                 if len(set(header)) != len(header):
                     raise DataError(f"file {str(path)!r} names a column twice in its header {header}")
@@ -245,9 +246,7 @@ def _csv_row(header: list[str], cells: list[str]) -> tuple[str | None, str | Non
     for name, cell in zip(header, cells, strict=True):
         if "\0" in cell:
             return None, f"NUL byte in column {name!r}"
-        try:
-            cell.encode()
-        except UnicodeEncodeError:
+        if not is_unicode(cell):
             return None, f"not UTF-8 in column {name!r}"
     return json.dumps(dict(zip(header, cells, strict=True)), ensure_ascii=False), None
 

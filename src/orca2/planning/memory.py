@@ -83,7 +83,7 @@ class Memory:
 def memory_of(shape: ModelShape, setting: Setting) -> Memory:
     """The plan for one rank."""
     kept = FP32 if setting.master == "fp32" else BF16
-    trained = shape.parameters if setting.lora is None else setting.lora.trained
+    trained = shape.trained(setting.lora)
     weights = _weights(shape, setting, kept) // setting.shards
     gradients = kept * trained // setting.shards
     optimizer = ADAM_STATES * kept * trained // setting.shards

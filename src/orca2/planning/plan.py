@@ -92,11 +92,6 @@ class Request:
     with_lora: LoraSize
     """What would be trained if LoRA were switched on."""
 
-    @property
-    def trained(self) -> int:
-        """Elements."""
-        return self.shape.parameters if self.lora is None else self.lora.trained
-
     def setting(self, ranks: int) -> Setting:
         """For one of `ranks`."""
         own = max(1, self.packs_per_step // ranks)
@@ -159,7 +154,7 @@ def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline]
         machine=machine,
         memory=memory,
         stages=works,
-        checkpoint=kept * (1 + ADAM_STATES) * request.trained,
+        checkpoint=kept * (1 + ADAM_STATES) * request.shape.trained(request.lora),
         student=kept * request.shape.parameters,
         remedies=() if fits else tuple(remedies(request, machine)),
     )

@@ -52,6 +52,10 @@ class ModelShape:
     def parameters(self) -> int:
         return self.layers * self.layer_parameters + self.root_parameters
 
+    def trained(self, lora: LoraSize | None) -> int:
+        """Elements that are trained; without LoRA all of them."""
+        return self.parameters if lora is None else lora.trained
+
     @property
     def queries(self) -> int:
         """Width of all query heads."""

@@ -13,8 +13,9 @@ GIB = 2**30
 def show_plan(plan: Plan, console: Console) -> None:
     """Print it. Raises ConfigError, with the changes that would help, where a run cannot fit."""
     request, machine = plan.request, plan.machine
+    trained = request.shape.trained(request.lora)
     console.print(
-        f"{request.shape.parameters:,} parameters, {request.trained:,} trained; {machine.ranks} x {machine.device}"
+        f"{request.shape.parameters:,} parameters, {trained:,} trained; {machine.ranks} x {machine.device}"
         f"{f' on {machine.nodes} nodes' if machine.nodes > 1 else ''}; {_layout(plan)}",
         highlight=False,
     )
