@@ -120,12 +120,13 @@ class OpenAIBackend:
     def _ask(self, chat: Chat) -> Reply:
         began, messages = monotonic(), messages_of(chat)
         room = chat.max_new_tokens
-        text, reason, counts, said = self._call(messages, room)
+        text, reasoning, reason, counts, said = self._call(messages, room)
         left = self._left(chat, said) if said else 0
         if 0 < left < room:  # the prompt fits, its longest answer does not
-            text, reason, counts, _ = self._call(messages, left)
+            text, reasoning, reason, counts, _ = self._call(messages, left)
         return Reply(
             text=text,
+            reasoning=reasoning,
             finish_reason=_REASONS.get(reason, "stop"),
             prompt="\n\n".join(f"{message['role']}: {message['content']}" for message in messages),
             prompt_tokens=counts[0],
@@ -133,8 +134,8 @@ class OpenAIBackend:
             seconds=monotonic() - began,
         )
 
-    def _call(self, messages: Sequence[dict[str, str]], limit: int) -> tuple[str, str, tuple[int, int], str]:
-        """Text, reason of its end, tokens of prompt and answer, and what a server says that has no room for it."""
+    def _call(self, messages: Sequence[dict[str, str]], limit: int) -> tuple[str, str, str, tuple[int, int], str]:
+        """Text, reasoning, reason of its end, tokens of prompt and answer, and what a server says that has no room for it."""
         import openai
 
         settings: dict[str, Any] = {self._spec.token_limit_field: limit}
@@ -144,13 +145,16 @@ class OpenAIBackend:
             done = self._client.chat.completions.create(model=self._model, messages=messages, **settings)
             choice, usage = done.choices[0], done.usage
             counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-            return choice.message.content or "", choice.finish_reason, counts, ""
+            message = choice.message
+            # vLLM's name, then DeepSeek's; the package keeps fields that it does not know.
+            reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+            return message.content or "", reasoning, choice.finish_reason, counts, ""
         except openai.BadRequestError as error:
             said = f"{error.code} {error}".lower()
             if FILTERED in said:
-                return "", FILTERED, (0, 0), ""
+                return "", "", FILTERED, (0, 0), ""
             if any(sign in said for sign in TOO_LONG):
-                return "", "length", (0, 0), said
+                return "", "", "length", (0, 0), said
             raise self._failed(error) from None
         except (openai.OpenAIError, AttributeError, IndexError, TypeError) as error:
             raise self._failed(error) from None

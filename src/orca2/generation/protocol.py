@@ -66,6 +66,8 @@ class Reply:
     """As above, without the end token."""
     seconds: float
     """From the moment at which work on this chat began; chats that are answered together overlap."""
+    reasoning: str = ""
+    """What the model thought before it answered, where a server sends it apart from the text; no part of `text`."""
 
 
 class Backend(Protocol):

@@ -171,12 +171,15 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
     """Those of the prompt that the provider had in its prefix cache, and bills at another price."""
+    reasoning_tokens: int = 0
+    """Those of `completion_tokens` that the model reasoned with, where the provider counts them; priced as the others."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
 
 

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orca2.errors import DataError
+from orca2.synthesis.requests import Usage
 from orca2.synthesis.spill import clear_disk_errors
 
 GROUP_ROWS = 10_000
 """Rows in memory while a shard is written, and of one Parquet row group; ours."""
 
 _TURN = pa.struct([("user", pa.string()), ("answer", pa.string())])
-_USAGE = pa.struct([(name, pa.int64()) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")])
+_USAGE = pa.struct([(field.name, pa.int64()) for field in fields(Usage)])
 _TEXTS = ("id", "source", "task", "strategy", "system", "user", "answer", "teacher")
 EXAMPLES = pa.schema(
     [

@@ -51,7 +51,7 @@ class Server(BaseHTTPRequestHandler):
             answer = {"error": {"message": "not let through", "code": "content_filter"}}
         if status == 200:
             self.bodies.append(body)
-            message = {"role": "assistant", "content": user.upper()}
+            message = {"role": "assistant", "content": user.upper(), "reasoning_content": f"about {user}"}
             answer = {
                 "id": "1",
                 "object": "chat.completion",
@@ -114,6 +114,9 @@ def test_a_server_is_asked_greedily_and_again(monkeypatch: pytest.MonkeyPatch) -
         with one.open(one.find("owner/model"), chat_format(), 0) as backend:
             replies = dict(backend.answer(chats))
             assert {i: reply.text for i, reply in replies.items()} == {i: c.user.upper() for i, c in enumerate(chats)}
+            assert {i: reply.reasoning for i, reply in replies.items()} == {
+                i: f"about {c.user}" for i, c in enumerate(chats)
+            }
             assert {(r.finish_reason, r.prompt_tokens, r.answer_tokens) for r in replies.values()} == {("length", 5, 7)}
             long = dict(backend.answer([Chat(system="", user="status 400", max_new_tokens=9)]))[0]
             assert (long.text, long.finish_reason) == ("", "length")

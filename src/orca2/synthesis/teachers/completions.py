@@ -69,18 +69,12 @@ def read_reply(completion: Any) -> Reply:
     try:
         choice = completion["choices"][0]
         message = choice["message"]
-        usage = completion["usage"]
-        details = usage.get("prompt_tokens_details") or {}
         fingerprint = completion.get("system_fingerprint")
         model = str(completion["model"])
         return Reply(
             text=_text(message.get("content")),
             finish_reason=_text(choice.get("finish_reason")) or "stop",
-            usage=Usage(
-                prompt_tokens=int(usage["prompt_tokens"]),
-                completion_tokens=int(usage["completion_tokens"]),
-                cached_tokens=int(details.get("cached_tokens") or 0),
-            ),
+            usage=_usage(completion["usage"]),
             model=f"{model}@{fingerprint}" if fingerprint else model,
             # vLLM renamed the field; some servers still use the old name.
             reasoning=_text(message.get("reasoning") or message.get("reasoning_content")),
@@ -134,6 +128,20 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def redacted(text: str, secret: str) -> str:
     """The text without the key: some servers quote it in their errors."""
     return text.replace(secret, "***") if len(secret) > len("none") else text
+
+
+def _usage(counts: Any) -> Usage:
+    """The tokens that a reply says it took.
+
+    Most servers count reasoning inside `completion_tokens`. Where only the total shows that it stands beside them, as
+    xAI's does, it is added, so that `reasoning_tokens` is always a part.
+    """
+    prompt, completion = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
+    cached = int((counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+    reasoning = int((counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0)
+    if reasoning and counts.get("total_tokens") == prompt + completion + reasoning:
+        completion += reasoning
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, reasoning_tokens=reasoning)
 
 
 def _text(value: Any) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from orca2.errors import ConfigError
+from orca2.synthesis.budget import Price
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.requests import Decoding, Failure, Generated, Reply, Request, TeacherError, Usage, accepted
-from orca2.synthesis.teachers.completions import read_error, retry_after
+from orca2.synthesis.teachers.completions import read_error, read_reply, retry_after
 from orca2.synthesis.teachers.local import LocalTeacher, prompt_ids
 from orca2.synthesis.teachers.ray import RayTeacher
 from orca2.synthesis.teachers.replay import ReplayTeacher
@@ -79,6 +80,21 @@ def test_statuses() -> None:
     for status in (401, 402, 403, 404):
         with pytest.raises(TeacherError, match=str(status)):
             read_error(status, "", {}, "t", "")
+
+
+def completion(usage: dict[str, Any], **message: Any) -> dict[str, Any]:
+    choice = {"message": {"content": "Answer: 1"} | message, "finish_reason": "stop"}
+    return {"model": "m", "choices": [choice], "usage": usage}
+
+
+@pytest.mark.parametrize(("total", "billed"), [(110, 100), (170, 160), (None, 100)])
+def test_reasoning_tokens_are_a_part_of_the_answer(total: int | None, billed: int) -> None:
+    """Fails if reasoning is priced twice, or not at all where a server counts it beside the answer, as xAI's does."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 60}}
+    reply = read_reply(completion(usage | {"total_tokens": total}, reasoning_content="hm"))
+    assert reply.usage == Usage(prompt_tokens=10, completion_tokens=billed, reasoning_tokens=60)
+    assert (reply.usage + reply.usage).reasoning_tokens == 120 and reply.reasoning == "hm"
+    assert Price(prompt=1e6, completion=1e6).usd(reply.usage) == 10 + billed
 
 
 def generated(family: str, strategy: str, index: int = 0) -> Request:
