@@ -72,7 +72,7 @@ class Checkpoints(L.Callback):
             for reason in refused:
                 self.tell(f"checkpoint refused: {reason}")
         if trainer.is_global_zero:  # also without a checkpoint: the run may have died before its first
-            for writer in (*trainer.loggers, *trainer.callbacks):
+            for writer in (*trainer.loggers, *_callbacks(trainer)):
                 if isinstance(writer, RunCsvLogger | SampleAnswers):
                     writer.keep_until(0 if progress is None else progress["step"])
         if progress is None:
@@ -152,6 +152,10 @@ class Checkpoints(L.Callback):
         self._previous_handlers = {}
 
 
+def _callbacks(trainer: L.Trainer) -> list[L.Callback]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]  # set by Lightning's connector
+
+
 def progress_of(trainer: L.Trainer, module: StudentModule) -> tuple[dict[str, Any], dict[str, Any]]:
     """All that is no tensor, as JSON values: what the ranks share, and what is this rank's own."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -159,7 +163,7 @@ def progress_of(trainer: L.Trainer, module: StudentModule) -> tuple[dict[str, An
     shared = {**settled, "loops": trainer.fit_loop.state_dict()}
     own = {
         "data": data.state_dict(),
-        "accounts": [callback.state_dict() for callback in trainer.callbacks if isinstance(callback, Accounts)],
+        "accounts": [callback.state_dict() for callback in _callbacks(trainer) if isinstance(callback, Accounts)],
         "random": _random_state(module.device),
     }
     return shared, own
@@ -173,7 +177,7 @@ def restore(trainer: L.Trainer, module: StudentModule, progress: dict[str, Any])
     trainer.fit_loop.load_state_dict(progress["loops"])
     ranks, rank = progress["ranks"], trainer.global_rank
     data.load_states([each["data"] for each in ranks], rank, trainer.world_size)
-    accounts = [callback for callback in trainer.callbacks if isinstance(callback, Accounts)]
+    accounts = [callback for callback in _callbacks(trainer) if isinstance(callback, Accounts)]
     for number, callback in enumerate(accounts):
         callback.load_states([each["accounts"][number] for each in ranks], rank, trainer.world_size)
     states = [each["random"] for each in ranks]

@@ -111,12 +111,11 @@ def machine_of(trainer: TrainerSpec, device: GPU | None, free_share: float) -> M
             nodes=nodes,
             is_gpu=False,
         )
-    memory = device.memory
     peak = device.peak_tflops
     return Machine(
         device=device.name,
-        memory=memory,
-        usable=None if memory is None else int(memory * (1 - free_share)),
+        memory=device.memory,
+        usable=None if device.memory is None else int(device.memory * (1 - free_share)),
         operations_per_second=None if peak is None else peak * TERA * device.expected_mfu,
         ranks=trainer.world,
         nodes=nodes,

@@ -51,7 +51,8 @@ class ProgressLine(L.Callback):
                 console=self.console,
             )
             self._bar.start()
-            self._task = self._bar.add_task("training", total=1.0, completed=module.progress, figures="")
+            self._task = self._bar.add_task("training", total=1.0, figures="")
+            self._bar.update(self._task, completed=module.progress)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)

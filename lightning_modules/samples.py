@@ -24,7 +24,7 @@ class LockstepGenerator(HFGenerator):
     """Ranks that generate together: all go on with the first one's tokens, whatever rounding would choose."""
 
     def _next(self, *args: Any) -> Tensor:
-        next_B = super()._next(*args)
+        next_B: Tensor = super()._next(*args)  # type: ignore[misc]
         torch.distributed.broadcast(next_B, src=0)
         return next_B
 

@@ -52,7 +52,7 @@ def _close(run: RunDirectory, stages: Mapping[str, RunDirectory], console: Conso
     results = {key: json.loads(stage.results.read_text(encoding="utf-8")) for key, stage in stages.items()}
     last = list(stages)[-1]
     samples = stages[last].path.relative_to(run.path) / results[last].pop("samples")
-    metrics = results[last] | {
+    metrics: dict[str, Any] = results[last] | {
         f"stage/{key}/{name}": value for key, own in results.items() for name, value in own.items() if name != "samples"
     }
     table = Table(title="stages")

@@ -152,7 +152,7 @@ class StudentModule(L.LightningModule):
         sums = self.trainer.strategy.reduce(
             torch.tensor(values, dtype=torch.float64, device=self.device), reduce_op="sum"
         )
-        return [type(value)(total) for value, total in zip(values, sums.tolist(), strict=True)]  # type: ignore[union-attr]
+        return [type(value)(total) for value, total in zip(values, sums.tolist(), strict=True)]
 
     def _gradients_synchronized(self, last: bool) -> AbstractContextManager[None]:
         """DDP exchanges gradients once a step, in its last backward pass.
@@ -169,7 +169,7 @@ def _account(by_group: dict[str, list[float]], losses_N: Tensor, micro: Any) -> 
     """Add the losses of a micro-batch to the sums of its sources and strategies; returns their total."""
     sums_E = torch.zeros(len(micro.examples), dtype=torch.float64, device=losses_N.device)
     sums_E.index_add_(0, micro.example_of_label_N, losses_N.double())
-    sums = sums_E.tolist()  # the one synchronization with the device in a micro-batch
+    sums: list[float] = sums_E.tolist()  # the one synchronization with the device in a micro-batch
     for example, loss in zip(micro.examples, sums, strict=True):
         for name in (f"source/{example.source}", f"strategy/{example.strategy}"):
             group = by_group.setdefault(name, [0.0, 0])

@@ -165,7 +165,7 @@ def run_trl(folder: Path, steps: int, packed: bool) -> dict[str, float]:
     clock = Clock(steps)
     counts: list[tuple[int, int]] = []
 
-    class Timer(TrainerCallback):  # type: ignore[misc]
+    class Timer(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             clock.tick(*counts.pop(0), 0.0)
 
