@@ -1,7 +1,14 @@
-"""Talk to a student: `python chat.py student=runs/tiny-mixed-cautious`; `--help` lists the rest.
+"""Talk to a student.
 
 One question a line. `/new` begins a new conversation, Ctrl-D ends.
+
+    python chat.py student=runs/tiny-mixed-cautious
+    python chat.py student=<hub id> format=own messages=empty    # a model of others
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import sys
 from collections.abc import Iterator

@@ -1,9 +1,15 @@
-"""Try a student's safety in conversations: `python converse.py backend=hf student=runs/mine teacher=openai
-teacher.model=<model>`, then `python judge.py out_dir=<the folder it names>` with the annotator.
+"""Try a student's safety in conversations; `python judge.py out_dir=<the folder it names>` then annotates them.
 
 A simulated user follows the scenarios of conf/scenarios. The same command again goes on where it was stopped; another
 student, user or setting needs another out_dir.
+
+    python converse.py scenarios=guidelines                 # rules play the user, gold answers the student
+    python converse.py backend=hf student=runs/mine teacher=openai teacher.model=<name>
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import asyncio
 import sys

@@ -1,7 +1,14 @@
-"""Measure a student zero-shot: `python evaluate.py student=runs/mine benchmark=smoke`; `--help` lists the rest.
+"""Measure a student on benchmarks, zero-shot.
 
 The same command again resumes an evaluation that was stopped or killed, and shows its results when it is done.
+
+    python evaluate.py student=runs/mine benchmark=smoke
+    python evaluate.py student=<hub id> format=own messages=empty benchmark=gsm8k limit=100    # a model of others
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import os
 import sys

@@ -1,7 +1,14 @@
-"""Our benchmarks for lm-evaluation-harness: `python export_tasks.py benchmark=gsm8k data_dir=<folder> out_dir=tasks`.
+"""Write this project's benchmarks as tasks of lm-evaluation-harness.
 
 Writes one task a benchmark and prints the command that measures a student with lm-eval on the same samples.
+
+    python export_tasks.py benchmark=gsm8k data_dir=<official files> out_dir=tasks
+    python export_tasks.py benchmark=arc_easy limit=200
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,15 @@
-"""Judge saved answers: `python judge.py out_dir=runs/mine/evaluations/chat teacher=openai teacher.model=<model>`.
+"""Judge saved answers.
 
 Grades chats, finds unsupported statements and annotates conversations, as the benchmark of each sample asks for. The
 same command again pays for nothing twice. The report of the folder is written anew.
+
+    python judge.py out_dir=runs/mine/evaluations/chat teacher=openai teacher.model=<name> max_usd=5
+    python judge.py out_dir=<folder of one student> against=<folder of another> teacher=openai teacher.model=<name>
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import sys
 from collections import Counter

@@ -1,8 +1,14 @@
-"""Report evaluations: `python report.py out_dir=runs/mine/evaluations/reasoning`, or several side by side with
-`python report.py 'runs={base: <folder>, ours: <folder>}' out_dir=reports/base-and-ours`.
+"""Report one evaluation anew, or several side by side.
 
 Writes report.md, report.html with the samples to read, report.json and report.svg; asks no model.
+
+    python report.py out_dir=runs/mine/evaluations/reasoning
+    python report.py 'runs={base: <folder>, ours: <folder>}' out_dir=reports/base-and-ours
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import sys
 from pathlib import Path

@@ -1,8 +1,15 @@
-"""Look at training examples at every step: `python show.py source=procedural strategy=mixed examples=2`.
+"""Look at training examples at every step.
 
-The teacher's prompt, the student's erased prompt, the tokens with the loss mask in colour, and the row that an
+It shows the teacher's prompt, the student's erased prompt, the tokens with the loss mask in colour, and the row that an
 example is packed into.
+
+    python show.py source=procedural strategy=mixed examples=2
+    python show.py source=jsonl source.path=mine.jsonl
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import sys
 from typing import Any

@@ -1,8 +1,14 @@
-"""Make a data set: `python synthesize.py tasks=procedural strategy=mixed teacher=rule size=20000`; `--help` lists
-the rest.
+"""Make a data set: a teacher answers tasks under strategy instructions, and its answers are checked.
 
 The same command again goes on where it was stopped or killed, pays for no answer twice, and says so when it is done.
+
+    python synthesize.py tasks=procedural strategy=mixed teacher=rule size=20000
+    python synthesize.py tasks=gsm8k tasks.path=train.jsonl teacher=openai teacher.model=<name> estimate=true
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import sys
 from pathlib import Path

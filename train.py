@@ -1,9 +1,14 @@
-"""Train a student: `python train.py model=tiny strategy=mixed source=procedural`; `--help` lists the rest.
+"""Train a student.
 
-The same command again resumes a run that was stopped or killed, and says so when it is done. `curriculum=orca2` trains
-in stages, `sweeps=does_erasing_help` answers a question with many runs, and `plan=true` only says what a run would take
-and whether it fits.
+The same command again resumes a run that was stopped. `plan=true` only says what a run would take, and whether it fits.
+
+    python train.py                           # the demo: a small student on generated tasks
+    python train.py model=hub model.weights=<folder or hub id> source=jsonl source.path=mine.jsonl name=mine
 """
+
+from orca2.help import answer_help
+
+answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import json
 import sys
@@ -25,6 +30,8 @@ from orca2.targets import nearest
 
 METRICS = ("held_out/cautious/accuracy", "held_out/own/accuracy")
 """Of `results.json`: what a run returns and a sweep compares, and what a sweep shows beside it."""
+OF_PLANS = ("plan", "gpu", "planning")
+"""Root keys that change nothing in a run."""
 
 
 class Planned(NamedTuple):
@@ -41,32 +48,27 @@ def train(cfg: Any) -> float | None:
     console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
     with reporting():
         stages = {} if cfg.curriculum is None else {key: planned(one, True) for key, one in stage_configs(cfg).items()}
-        jobs = {key: stage.job for key, stage in stages.items()} or {str(cfg.name): planned(cfg).job}
         if cfg.only_stage not in (None, *stages):
             raise ConfigError(f"only_stage = {cfg.only_stage}: no such stage{nearest(cfg.only_stage, stages)}")
+        runs = stages or {str(cfg.name): planned(cfg)}
+        jobs = {key: run.job for key, run in runs.items()}
         if cfg.plan:
             plan_run(jobs, build(cfg.gpu), build(cfg.planning), console, expected_tokens(cfg))
             return None
         for job in jobs.values():
             job.require_here()
         with joined(job.trainer.device.type):
-            if stages and cfg.only_stage is None:
-                metrics = train_stages(cfg, stages, console)
-            else:
-                metrics = train_one(stages[cfg.only_stage] if stages else planned(cfg), job_overrides())
+            in_stages = bool(stages) and cfg.only_stage is None
+            one = runs[cfg.only_stage or next(iter(runs))]
+            metrics = train_stages(cfg, stages, console) if in_stages else train_one(one, job_overrides())
     return cast(float | None, metrics.get(METRICS[0]))
 
 
 def planned(cfg: Any, is_stage: bool = False) -> Planned:
     """The run that a config without a curriculum describes, by itself or as a stage of one."""
     job = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB))
-    config = movable(settings_of_run(cfg)) if is_stage else settings_of_run(cfg)
-    return Planned(job, RunDirectory(Path(cfg.run_dir)), config)
-
-
-def settings_of_run(cfg: Any) -> dict[str, Any]:
-    """What is stored with a run and must not change; how it was planned changes nothing in it."""
-    return {key: value for key, value in storable(cfg).items() if key not in ("plan", "gpu", "planning")}
+    config = storable(cfg, leave_out=OF_PLANS)
+    return Planned(job, RunDirectory(Path(cfg.run_dir)), movable(config) if is_stage else config)
 
 
 def train_stages(cfg: Any, stages: dict[str, Planned], console: Console) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def train_stages(cfg: Any, stages: dict[str, Planned], console: Console) -> dict
     def train_stage(key: str) -> dict[str, Any]:
         return train_one(stages[key], [*overrides, f"only_stage={key}"])
 
-    return run_stages(run, settings_of_run(cfg), overrides, folders, train_stage, console)
+    return run_stages(run, storable(cfg, leave_out=OF_PLANS), overrides, folders, train_stage, console)
 
 
 def train_one(planned: Planned, overrides: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ FILES = [*ENTRY_POINTS, *MODULES, *sorted((ROOT / "perf").rglob("*.py")), *TESTS
 
 LAYERS = {
     "orca2.errors": 0,
+    "orca2.help": 0,
     "orca2.appending": 0,
     "orca2.hashing": 0,
     "orca2.records": 0,
