@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from typing_extensions import override
 
 from orca2.appending import unwritten_is_a_warning
 from orca2.data.loader import StepLoader, StepShape, merge_states
@@ -76,16 +77,19 @@ class ErasedPromptDataModule(L.LightningDataModule):
         """Rows that the stage settles over all epochs and ranks; None for a stream of unknown length."""
         return None if self.source.size is None else self.epochs * self.source.size
 
+    @override
     def prepare_data(self) -> None:
         """Import or download, on one process of each machine. Raises DataError for an unusable source."""
         if isinstance(self.source, PreparedSource):
             self.source.prepare()
 
+    @override
     def setup(self, stage: str) -> None:
         """Count what the choice keeps. Raises DataError if it keeps nothing."""
         if self.survey is None:
             self.survey = survey(self.source, self.strategy)
 
+    @override
     def train_dataloader(self) -> StepLoader:
         """The steps that remain."""
         shared_lanes = len(self._shape.lanes_of_rank(self.packing.lanes)) < self.packing.lanes
@@ -102,6 +106,7 @@ class ErasedPromptDataModule(L.LightningDataModule):
             everyone_done=self._everyone_done if shared_lanes else None,
         )
 
+    @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move the tensors of a StepBatch or MicroBatch; Lightning would walk through all its texts too."""
         if isinstance(batch, StepBatch):
@@ -119,6 +124,7 @@ class ErasedPromptDataModule(L.LightningDataModule):
             with unwritten_is_a_warning(self.rejected_path):
                 self.report.write_rejected(self.rejected_path)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         """The position of this rank after the last settled step; empty before the first."""
         return {} if self._state is None else {"position": self._state, "report": self.report.state_dict()}

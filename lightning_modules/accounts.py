@@ -23,6 +23,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from typing_extensions import override
 
 from lightning_modules.student import StepReport, StudentModule
 from orca2.ranks import everyone
@@ -42,9 +43,11 @@ class Accounts(L.Callback):
         self._seconds_before = 0.0
         """That the window had taken when it was saved."""
 
+    @override
     def on_train_start(self, *_: Any) -> None:
         self._started = time.perf_counter() - self._seconds_before
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         if module.report is None:
@@ -53,6 +56,7 @@ class Accounts(L.Callback):
         if (module.report.step + 1) % self.every_steps == 0:
             self._log(trainer, module)
 
+    @override
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentModule)
         self._log(trainer, module)
@@ -75,6 +79,7 @@ class Accounts(L.Callback):
             logger.log_metrics(self.latest, step=windows[0][-1].step + 1)
 
     # The window is part of the state: after a resume the first log point covers the same steps.
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {
             "examples_seen": self.examples_seen,

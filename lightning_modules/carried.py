@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 import torch.distributed as dist
+from typing_extensions import override
 
 from lightning_modules.student import StudentModule
 from orca2.checkpointing.folder import checkpoint_step, checkpoints_in, refusal
@@ -24,6 +25,7 @@ class CarriedOptimizer(L.Callback):
         self.checkpoints = checkpoints
         self.own = own
 
+    @override
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Raises CheckpointError where there is no checkpoint of the end, or it is damaged or another model's."""
         assert isinstance(module, StudentModule)

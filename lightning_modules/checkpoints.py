@@ -23,6 +23,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from typing_extensions import override
 
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
@@ -61,6 +62,7 @@ class Checkpoints(L.Callback):
         assert self._saver is not None, "the fit has not begun"
         return self._saver
 
+    @override
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Go on from the newest usable checkpoint. Raises CheckpointError if there are some, and none is."""
         assert isinstance(module, StudentModule)
@@ -84,6 +86,7 @@ class Checkpoints(L.Callback):
             change = "" if saved == ranks else f" (saved by {saved} ranks, now {ranks})"
             self.tell(f"resuming after step {progress['step']}{change}")
 
+    @override
     def on_train_start(self, *_: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -99,6 +102,7 @@ class Checkpoints(L.Callback):
             self._restore_handlers()
             os.kill(os.getpid(), number)
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         # Signals reach the ranks at different moments; all must stop after the same step.
@@ -111,6 +115,7 @@ class Checkpoints(L.Callback):
         if self.stopped:
             trainer.should_stop = True
 
+    @override
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentModule)
         if not self.stopped:
@@ -119,6 +124,7 @@ class Checkpoints(L.Callback):
         self.saver.close()
         self._restore_handlers()
 
+    @override
     def on_exception(self, *_: Any) -> None:
         self._restore_handlers()
         if self._saver is not None:

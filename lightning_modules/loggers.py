@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
+from typing_extensions import override
 
 from orca2.appending import append_whole, unwritten_is_a_warning
 from orca2.errors import ConfigError
@@ -39,16 +40,20 @@ class RunCsvLogger(Logger):
                 self.columns = list(csv.DictReader(file).fieldnames or ())
 
     @property
+    @override
     def name(self) -> str:
         return "csv"
 
     @property
+    @override
     def version(self) -> str:
         return ""
 
+    @override
     def log_hyperparams(self, *_args: Any, **_kwargs: Any) -> None:
         """Nothing: the configuration lies beside the file, in `config.yaml`."""
 
+    @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **metrics}
         new = [name for name in row if name not in self.columns]

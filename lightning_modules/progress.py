@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from typing_extensions import override
 
 from lightning_modules.accounts import Accounts
 from lightning_modules.student import StudentModule
@@ -34,6 +35,7 @@ class ProgressLine(L.Callback):
         self._last_plain = time.monotonic()
         self._first: tuple[float, float] | None = None
 
+    @override
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentModule)
         if not trainer.is_global_zero:
@@ -54,6 +56,7 @@ class ProgressLine(L.Callback):
             self._task = self._bar.add_task("training", total=1.0, figures="")
             self._bar.update(self._task, completed=module.progress)
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         if self._bar is not None:
@@ -65,10 +68,12 @@ class ProgressLine(L.Callback):
                 highlight=False,
             )
 
+    @override
     def on_train_end(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
 
+    @override
     def on_exception(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.stop()

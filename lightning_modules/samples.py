@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import WandbLogger
-from torch import Tensor
+from typing_extensions import override
 
 from lightning_modules.student import StudentModule
 from orca2.appending import append_whole, unwritten_is_a_warning
@@ -18,15 +17,6 @@ from orca2.modelling.sharding import is_sharded, root_gathered
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
 from orca2.runs import atomic_write_text
-
-
-class LockstepGenerator(HFGenerator):
-    """Ranks that generate together: all go on with the first one's tokens, whatever rounding would choose."""
-
-    def _next(self, *args: Any) -> Tensor:
-        next_B: Tensor = super()._next(*args)  # type: ignore[misc]
-        torch.distributed.broadcast(next_B, src=0)
-        return next_B
 
 
 class SampleAnswers(L.Callback):
@@ -50,14 +40,17 @@ class SampleAnswers(L.Callback):
         self.max_new_tokens = max_new_tokens
         self.path = path
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         if not self.questions or module.report is None or trainer.global_step % self.every_steps:
             return
         # Sharded layers are gathered for every token, so the ranks must all generate the same.
-        kind = LockstepGenerator if is_sharded(module.student) else HFGenerator
-        generator = kind(module.student.model, self.renderer.pad_id, [self.renderer.end_id], self.max_len)
-        if trainer.is_global_zero or is_sharded(module.student):
+        together = is_sharded(module.student)
+        generator = HFGenerator(
+            module.student.model, self.renderer.pad_id, [self.renderer.end_id], self.max_len, together=together
+        )
+        if trainer.is_global_zero or together:
             with root_gathered(module.student):
                 answers = answer_questions(generator, self.renderer, self.questions, self.system, self.max_new_tokens)
             if trainer.is_global_zero:

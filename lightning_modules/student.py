@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from orca2.errors import TrainingError
 from orca2.modelling.student import StudentForLoss
@@ -74,15 +75,19 @@ class StudentModule(L.LightningModule):
             return (self.rows_settled + rows) / self.total_rows
         return min(1.0, (self.tokens_settled + tokens) / self.total_tokens)
 
+    @override
     def configure_model(self) -> None:
         """Nothing: the student comes sharded, so that its self-test could run. Lightning's strategy wants the hook."""
 
+    @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.spec, self.student)
 
+    @override
     def on_train_start(self) -> None:
         self._stop_after_the_last_token()  # a run that was killed between its last step and its export
 
+    @override
     def on_train_batch_end(self, *_: Any) -> None:
         self._stop_after_the_last_token()
 
@@ -90,6 +95,7 @@ class StudentModule(L.LightningModule):
         if self.total_tokens is not None and self.progress >= 1:
             self.trainer.should_stop = True
 
+    @override
     def training_step(self, batch: StepBatch, _batch_index: int) -> None:
         labels, rows, tokens = self._over_ranks(batch.label_tokens, batch.rows, batch.useful_tokens)
         # The rate at the middle of the step: neither 0 at the first step nor the final rate before the last.

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
+from typing_extensions import override
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
@@ -96,6 +97,7 @@ class Peak(L.Callback):
         self._base = 0
         self._profile: Any = None
 
+    @override
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, _batch: Any, index: int) -> None:
         if index != MEASURED_STEP:
             return
@@ -108,6 +110,7 @@ class Peak(L.Callback):
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._profile.__enter__()
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, _outputs: Any, _batch: Any, index: int
     ) -> None:

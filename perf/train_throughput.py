@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 2
@@ -109,6 +110,7 @@ def run_ours(folder: Path, data: Path, steps: int) -> dict[str, float]:
     clock = Clock(steps)
 
     class Timer(L.Callback):
+        @override
         def on_train_batch_end(self, _trainer: Any, student: Any, *_: Any) -> None:
             clock.tick(student.report.useful_tokens, student.report.label_tokens, student.report.loss)
 
@@ -166,6 +168,7 @@ def run_trl(folder: Path, steps: int, packed: bool) -> dict[str, float]:
     counts: list[tuple[int, int]] = []
 
     class Timer(TrainerCallback):
+        @override
         def on_step_end(self, *_: Any, **__: Any) -> None:
             clock.tick(*counts.pop(0), 0.0)
 

@@ -24,13 +24,13 @@ from lightning_modules.accounts import Accounts
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import export
 from lightning_modules.loggers import RunCsvLogger
-from lightning_modules.samples import LockstepGenerator
 from lightning_modules.student import StudentModule
 from lightning_modules.trainer import TrainerSpec
 from orca2.data.packing import PackingSpec
 from orca2.data.procedural import ProceduralSource
 from orca2.erasing import FixedErasing
 from orca2.errors import Orca2Error
+from orca2.generation import hf
 from orca2.generation.hf import HFGenerator
 from orca2.modelling import export as exporting
 from orca2.modelling.build import build_model, build_tokenizer
@@ -194,7 +194,7 @@ def generation_case(**settings: Any) -> Callable[[Path], dict[str, Any]]:
         prompts = [fit.renderer.prompt("Be careful.", question) for question in ("What is 2 + 2?", "Sort: b a c")]
         ends = (fit.renderer.pad_id, [fit.renderer.end_id], 256)
         with root_gathered(student):
-            together = LockstepGenerator(student.model, *ends).generate(prompts, 12)
+            together = HFGenerator(student.model, *ends, together=True).generate(prompts, 12)
         with gathered(student):
             alone = HFGenerator(student.model, *ends).generate(prompts, 12)
         whole = build_model(MODEL, fit.tokenizer, seed=7)
@@ -202,6 +202,40 @@ def generation_case(**settings: Any) -> Callable[[Path], dict[str, Any]]:
         expected = HFGenerator(whole, *ends).generate(prompts, 12)
         answers = {"together": together, "alone": alone, "whole": expected}
         return {name: [answer.ids for answer in each] for name, each in answers.items()}
+
+    return case
+
+
+def rounding_case(together: bool, **settings: Any) -> Callable[[Path], dict[str, Any]]:
+    """Answers of a student whose logits differ between ranks in the last bit, over slots and one by one.
+
+    A stand-in for kernels that round otherwise: the two largest logits are made equal, and each rank lifts another one
+    of them by one bit.
+    """
+
+    def lift(_module: Any, _inputs: Any, logits_BTV: torch.Tensor) -> torch.Tensor:
+        values, ids = logits_BTV.topk(2)
+        values = values[..., :1].expand_as(values).clone()
+        mine = here().rank % 2
+        values[..., mine] = torch.nextafter(values[..., mine], torch.tensor(float("inf")))
+        return logits_BTV.scatter(-1, ids, values)
+
+    def case(folder: Path) -> dict[str, Any]:
+        fit = Fit(folder, **settings)
+        model = fit.module.student.model
+        model.get_output_embeddings().register_forward_hook(lift)
+        prompts = [fit.renderer.prompt("Be careful.", question) for question in ("What is 2 + 2?", "Sort: b a c")]
+        found: dict[str, Any] = {}
+        for way in ("slots", "one by one"):
+            generator = HFGenerator(model, fit.renderer.pad_id, [fit.renderer.end_id], 256, together=together)
+            vars(generator)["batches"] = way == "slots"
+            found[way] = [answer.ids for answer in generator.generate(prompts, 12)]
+        if together:
+            # Each rank tells of itself; the first finds that slots agree, the other that they do not.
+            hf.slots_obstacle = lambda _model: None if here().rank == 0 else "rounding"
+            generator = HFGenerator(model, fit.renderer.pad_id, [fit.renderer.end_id], 256, together=True)
+            found["batches"] = generator.batches
+        return found
 
     return case
 
@@ -244,6 +278,8 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     # Weights large enough for answers that are not one token over and over.
     "fsdp-generation": generation_case(strategy="fsdp", architecture={"initializer_range": 0.5}),
     "fsdp-bf16": generation_case(strategy="fsdp", compute=torch.bfloat16, architecture={"initializer_range": 0.5}),
+    "rounding-apart": rounding_case(False, strategy="ddp", architecture={"initializer_range": 0.5}),
+    "rounding-together": rounding_case(True, strategy="ddp", architecture={"initializer_range": 0.5}),
     "fsdp-export": export_case(False, strategy="fsdp", architecture=TIED),
     "fsdp-full-disk": export_case(True, strategy="fsdp"),
 }

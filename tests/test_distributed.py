@@ -58,6 +58,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "fsdp-poison",
         "fsdp-bf16",
         "fsdp-generation",
+        "rounding-apart",
+        "rounding-together",
         "fsdp-export",
         "fsdp-full-disk",
     )
@@ -130,6 +132,19 @@ def test_a_sharded_student_that_computes_in_bf16_answers(two: Run) -> None:
         assert rank["together"] == rank["alone"]
         # Rounding changes an answer sooner or later.
         assert [ids[:4] for ids in rank["alone"]] == [ids[:4] for ids in rank["whole"]]
+
+
+@pytest.mark.parametrize("way", ["slots", "one by one"])
+def test_ranks_whose_logits_differ_in_the_last_bit_write_the_same(way: str, two: Run) -> None:
+    """Fails if a rank goes on with a token of its own: answers would differ, and sharded ranks gather out of step."""
+    apart, together = two("rounding-apart"), two("rounding-together")
+    assert apart[0][way][0][0] != apart[1][way][0][0], "the ranks do not differ, so nothing is tested"
+    assert together[0][way] == together[1][way] == apart[0][way]
+
+
+def test_ranks_agree_whether_prompts_are_answered_at_once(two: Run) -> None:
+    """Fails if one rank answers over slots and another one by one, as rounding at the threshold could decide."""
+    assert [rank["batches"] for rank in two("rounding-together")] == [True, True]
 
 
 def test_a_sharded_student_is_exported_file_by_file(two: Run) -> None:

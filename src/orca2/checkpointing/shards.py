@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
+from typing_extensions import override
 
 from orca2.checkpointing.folder import FileRecord
 from orca2.errors import CheckpointError
@@ -80,18 +81,23 @@ class ShardWriter(StorageWriter):
         self.folder = folder
         self.publish = publish
 
+    @override
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         pass
 
+    @override
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @override
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         return plan
 
+    @override
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         return [dataclasses.replace(plan, storage_data=number) for number, plan in enumerate(plans, start=1)]
 
+    @override
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         results: list[WriteResult] = []
         if plan.items:
@@ -104,10 +110,12 @@ class ShardWriter(StorageWriter):
         future.set_result(results)
         return future
 
+    @override
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         self.publish(dict(result.storage_data for rank in results for result in rank))
 
     @classmethod
+    @override
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         return True
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
+from typing_extensions import override
 
 from orca2.errors import DataError
 from orca2.hashing import is_unicode
@@ -60,6 +61,7 @@ class StoredRows:
     def __len__(self) -> int:
         return self._size
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         return _open, (str(self._path),)  # a worker process maps the file itself
 

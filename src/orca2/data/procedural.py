@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import override
+
 from orca2.data.source import Survey
 from orca2.errors import ConfigError
 from orca2.records import Example, Question, Rejected
@@ -96,6 +98,7 @@ class ProceduralSource:
                 )
         return asked
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         # Families hold functions of their modules; a worker process finds them again by name.
         return _rebuild, (self.name, self.size, self.seed, self.split, self.level, self.families)

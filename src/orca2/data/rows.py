@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch.utils.data
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from orca2.data.source import MapSource, Order, Source, order_of
 from orca2.erasing import Erasing
@@ -160,6 +161,7 @@ class RenderedRows(torch.utils.data.IterableDataset[list[Row] | Orca2Error]):
         self.plan = plan
         self.render = render
 
+    @override
     def __iter__(self) -> Iterator[list[Row] | Orca2Error]:
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)

@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from orca2.errors import ModelError
+from orca2.generation.choosing import Choice
 from orca2.generation.protocol import FinishReason, Generation
 from orca2.generation.slots import SlotCache, Step, slot_attention_of
 
@@ -57,9 +58,9 @@ class _Row:
 
 
 def answer_continuously(
-    model: PreTrainedModel, waiting: Sequence[Waiting], end_ids: Collection[int], batch_tokens: int
+    model: PreTrainedModel, waiting: Sequence[Waiting], end_ids: Collection[int], batch_tokens: int, choose: Choice
 ) -> Iterator[Finished]:
-    """Greedy answers as they end. `batch_tokens` bounds the tokens that the cache has room for.
+    """Answers as they end, their tokens taken by `choose`. `batch_tokens` bounds what the cache has room for.
 
     Raises:
         ModelError: the model's family cannot attend over slots, or memory runs out.
@@ -69,7 +70,7 @@ def answer_continuously(
             # The longest first: what does not fit into memory fails at once, not after an hour.
             room = max(len(one.prompt) + one.room for one in wave)
             slots = min(len(wave), max(1, batch_tokens // room))
-            yield from _answer_wave(model, deque(wave), frozenset(end_ids), slots, room)
+            yield from _answer_wave(model, deque(wave), frozenset(end_ids), SlotCache(slots, room), choose)
 
 
 def _waves(waiting: Sequence[Waiting]) -> Iterator[list[Waiting]]:
@@ -85,13 +86,12 @@ def _waves(waiting: Sequence[Waiting]) -> Iterator[list[Waiting]]:
 
 
 def _answer_wave(
-    model: PreTrainedModel, waiting: deque[Waiting], end_ids: frozenset[int], slots: int, room: int
+    model: PreTrainedModel, waiting: deque[Waiting], end_ids: frozenset[int], cache: SlotCache, choose: Choice
 ) -> Iterator[Finished]:
-    cache = SlotCache(slots, room)
     rows: list[_Row] = []
     while rows or waiting:
-        new = _admitted(waiting, slots - len(rows))
-        tokens = _next_tokens(model, cache, rows, new)
+        new = _admitted(waiting, cache.slots - len(rows))
+        tokens = _next_tokens(model, cache, rows, new, choose)
         rows += new
         for row, token in zip(rows, tokens, strict=True):
             row.answer.append(token)
@@ -119,8 +119,10 @@ def _admitted(waiting: deque[Waiting], free: int) -> list[_Row]:
     return new
 
 
-def _next_tokens(model: PreTrainedModel, cache: SlotCache, rows: list[_Row], new: list[_Row]) -> list[int]:
-    """The most likely next token of every row, the new ones last: one forward pass."""
+def _next_tokens(
+    model: PreTrainedModel, cache: SlotCache, rows: list[_Row], new: list[_Row], choose: Choice
+) -> list[int]:
+    """The next token of every row, the new ones last: one forward pass."""
     ids = [row.answer[-1] for row in rows]
     positions = [row.cached for row in rows]
     step = Step(cache, tuple(positions), [len(row.waiting.prompt) for row in new], model.device)
@@ -143,5 +145,5 @@ def _next_tokens(model: PreTrainedModel, cache: SlotCache, rows: list[_Row], new
         raise ModelError(
             f"out of memory with {len(rows) + len(new)} rows being answered at once; lower batch_tokens"
         ) from error
-    found: list[int] = logits_1BV[0].argmax(-1).tolist()
+    found: list[int] = choose(logits_1BV[0]).tolist()
     return found

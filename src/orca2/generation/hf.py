@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedConfig, PreTrainedModel
 
 from orca2.errors import ModelError
+from orca2.generation.choosing import Choice, ChosenOnly, first_ranks, greedy, lockstep
 from orca2.generation.continuous import Finished, Waiting, answer_continuously
 from orca2.generation.protocol import FinishReason, Generation
 from orca2.generation.slots import SlotCache, Step, slot_attention_of
@@ -46,9 +47,11 @@ class HFGenerator:
         end_ids: Collection[int],
         max_len: int,
         batch_tokens: int = 8_192,
+        together: bool = False,
     ) -> None:
         """`max_len`: context in tokens. `batch_tokens`: what the cache has room for, prompts and answers together;
-        more is faster until memory ends.
+        more is faster until memory ends. `together`: every rank asks for the same, and all go on with the tokens of
+        the first, whatever rounding would choose; a sharded model wants it.
 
         Raises `ModelError` without an end token: every answer would run to the limit.
         """
@@ -59,6 +62,8 @@ class HFGenerator:
         self._end_ids = frozenset(end_ids)
         self._max_len = max_len
         self._batch_tokens = batch_tokens
+        self._together = together
+        self._choose: Choice = lockstep if together else greedy
 
     def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[Generation]:
         """See `Generator`. A prompt that fills the context gets an empty answer with reason `length`."""
@@ -73,24 +78,33 @@ class HFGenerator:
         """Greedy answers, each as soon as it ends."""
         with _evaluating(self._model):
             if self.batches:
-                yield from answer_continuously(self._model, waiting, self._end_ids, self._batch_tokens)
+                yield from answer_continuously(self._model, waiting, self._end_ids, self._batch_tokens, self._choose)
             else:
-                yield from answer_one_by_one(self._model, waiting, self._end_ids, self._pad_id)
+                yield from answer_one_by_one(self._model, waiting, self._end_ids, self._pad_id, self._choose)
 
     @cached_property
     def batches(self) -> bool:
         """Whether several prompts are answered at once."""
         with _evaluating(self._model):
             obstacle = slots_obstacle(self._model)
-        if obstacle:
-            logging.getLogger(__name__).warning("prompts are answered one by one: %s", obstacle)
-        return obstacle is None
+        batches = obstacle is None
+        if self._together:  # the two ways differ in their forward passes, and a rounding could decide
+            batches = first_ranks(batches, self._model.device)
+        if not batches:
+            reason = obstacle or "the first rank's logits differ over slots"
+            logging.getLogger(__name__).warning("prompts are answered one by one: %s", reason)
+        return batches
 
 
 def answer_one_by_one(
-    model: PreTrainedModel, waiting: Sequence[Waiting], end_ids: Collection[int], pad_id: int
+    model: PreTrainedModel,
+    waiting: Sequence[Waiting],
+    end_ids: Collection[int],
+    pad_id: int,
+    choose: Choice = greedy,
 ) -> Iterator[Finished]:
     """The reference: transformers' `generate`, one prompt at a time, with the model's own attention and cache."""
+    chosen = LogitsProcessorList([ChosenOnly(choose)])
     generate: Any = model.generate  # transformers' types hide its arguments
     with standard_attention(model):
         for one in waiting:
@@ -104,7 +118,12 @@ def answer_one_by_one(
             )
             ids_1T = torch.tensor([one.prompt], device=model.device)
             with torch.no_grad():
-                found = generate(ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=settings)
+                found = generate(
+                    ids_1T,
+                    attention_mask=torch.ones_like(ids_1T),
+                    generation_config=settings,
+                    logits_processor=chosen,
+                )
             answer = found[0, len(one.prompt) :].tolist()
             reason: FinishReason = "stop" if answer[-1] in end_ids else "length"
             yield Finished(

@@ -30,7 +30,7 @@ class SlotCache:
     """Keys and values [slots, heads, room, head_dim] of every layer; a layer's memory is made at its first use."""
 
     def __init__(self, slots: int, room: int) -> None:
-        self._slots, self._room = slots, room
+        self.slots, self._room = slots, room
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def layer(self, index: int, key_1HTD: Tensor, value_1HTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,8 +38,8 @@ class SlotCache:
         if index not in self._layers:
             # Zeros: what a mask hides is still multiplied, and memory that was never written may hold NaN.
             self._layers[index] = (
-                key_1HTD.new_zeros(self._slots, key_1HTD.shape[1], self._room, key_1HTD.shape[3]),
-                value_1HTD.new_zeros(self._slots, value_1HTD.shape[1], self._room, value_1HTD.shape[3]),
+                key_1HTD.new_zeros(self.slots, key_1HTD.shape[1], self._room, key_1HTD.shape[3]),
+                value_1HTD.new_zeros(self.slots, value_1HTD.shape[1], self._room, value_1HTD.shape[3]),
             )
         return self._layers[index]
 

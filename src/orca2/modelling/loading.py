@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from orca2.errors import ModelError
 from orca2.modelling.build import finish_model, model_config
@@ -192,6 +193,7 @@ class _Recorder(TorchFunctionMode):
         self.kept: list[Tensor] = []
         """Keeps the noted tensors alive, so that no other gets their identity."""
 
+    @override
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

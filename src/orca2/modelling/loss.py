@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 CHUNK_LOGITS = 4 * 2**20
 """Logits made at a time: 16 MiB in fp32. A cache-sized chunk is also the fastest on CPU."""
@@ -32,6 +33,7 @@ def chunk_rows(vocabulary: int, on_cuda: bool) -> int:
 
 class _LabelNLL(torch.autograd.Function):
     @staticmethod
+    @override
     def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, labels_N: Tensor) -> Tensor:
         chunk = chunk_rows(weight_VH.shape[0], weight_VH.is_cuda)
         normaliser_N = hidden_NH.new_empty(len(labels_N), dtype=torch.float32)
@@ -46,6 +48,7 @@ class _LabelNLL(torch.autograd.Function):
         return normaliser_N - chosen_N
 
     @staticmethod
+    @override
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         (grad_N,) = grads
         hidden_NH, weight_VH, bias_V, labels_N, normaliser_N = ctx.saved_tensors

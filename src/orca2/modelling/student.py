@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from orca2.errors import ModelError
 from orca2.modelling.attention import FUSED, Kernel, lay_out, use_document_attention
@@ -63,6 +64,7 @@ class StudentForLoss(nn.Module):
             )
         self._trunk = torch.compile(_trunk) if compile else _trunk
 
+    @override
     def forward(
         self,
         ids_BT: Tensor,

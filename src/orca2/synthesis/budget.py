@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
+from typing_extensions import override
+
 from orca2.errors import ConfigError, Orca2Error
 from orca2.synthesis.cache import Cache, CallState
 from orca2.synthesis.requests import Request, Usage
@@ -120,6 +122,7 @@ class Spending:
     def __sub__(self, other: "Spending") -> "Spending":
         return Spending(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
 
+    @override
     def __str__(self) -> str:
         unsure = f" ({self.unsure_requests:,} of them counted at their worst)" if self.unsure_requests else ""
         return f"{self.requests:,} requests{unsure}, {self.tokens:,} tokens, {self.usd:.4f} USD"

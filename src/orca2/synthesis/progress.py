@@ -16,6 +16,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+from typing_extensions import override
 
 from orca2.synthesis.asking import Asking
 from orca2.synthesis.rows import Answered
@@ -105,6 +106,7 @@ class ProgressLine(LiveLine):
         self.judged += verdict in ("right", "wrong")
         self.changed()
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

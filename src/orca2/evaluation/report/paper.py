@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Literal
 
 import yaml
+from typing_extensions import override
 
 TAGS = {
     "P": "text reproduced from the paper",
@@ -32,6 +33,7 @@ class Cell:
     value: float
     tag: str
 
+    @override
     def __str__(self) -> str:
         mark = "?" if self.tag == UNVERIFIED else ""
         return f"{self.value:.2f}{mark} [{self.tag}]"
