@@ -135,7 +135,7 @@ class OpenAIBackend:
         )
 
     def _call(self, messages: Sequence[dict[str, str]], limit: int) -> tuple[str, str, str, tuple[int, int], str]:
-        """Text, reasoning, reason of its end, tokens of prompt and answer, and what a server says that has no room for it."""
+        """Text, reasoning, reason of its end, tokens of prompt and answer, and what a server without room says."""
         import openai
 
         settings: dict[str, Any] = {self._spec.token_limit_field: limit}

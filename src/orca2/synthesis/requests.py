@@ -172,7 +172,7 @@ class Usage:
     cached_tokens: int = 0
     """Those of the prompt that the provider had in its prefix cache, and bills at another price."""
     reasoning_tokens: int = 0
-    """Those of `completion_tokens` that the model reasoned with, where the provider counts them; priced as the others."""
+    """Those of `completion_tokens` that the model reasoned with, where the provider counts them."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
