@@ -72,6 +72,8 @@ def _read_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     """The Hugging Face config that the model will be built with; reads a JSON file at most.
 
+    It names no padding token where that is new and has no row yet.
+
     Raises `ModelError` for an unknown architecture or field, a model that is no causal language model, a
     context shorter than `spec.max_len`, a vocabulary of random weights that is smaller than the tokenizer, or
     weights of another shape than `spec.shape`.
@@ -90,6 +92,10 @@ def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Pretrai
             f"(max_position_embeddings); set model.max_len={longest} or less"
         )
     _set_token_ids(config, tokenizer)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= _rows(config):
+        # The embeddings are built with the rows of the weights and grow afterwards: until then no row can be the
+        # padding token's, and torch refuses one that is not there. `finish_model` names it.
+        config.pad_token_id = None
     return config
 
 
@@ -256,6 +262,11 @@ def _load(weights: str, config: PretrainedConfig) -> PreTrainedModel:
             f"such as {missing[0]}; the files are incomplete or of another kind of model"
         )
     return model
+
+
+def _rows(config: PretrainedConfig) -> int:
+    """Rows of the embeddings that a model of this config is built with."""
+    return int(config.get_text_config(decoder=True).vocab_size)
 
 
 def _set_token_ids(config: PretrainedConfig | GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:

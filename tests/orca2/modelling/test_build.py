@@ -128,6 +128,37 @@ def test_saved_weights_load(saved: Path) -> None:
         assert torch.equal(parameter, model.get_parameter(name)), name
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def without_padding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as LLaMA-2's: a tokenizer that has neither padding nor the format's tokens, and no spare row."""
+    folder = tmp_path_factory.mktemp("without_padding") / "base"
+    tokenizer = embedded_tokenizer(600)
+    tokenizer.pad_token = None
+    fields = {key: value for key, value in ARCHITECTURE.items() if key != "model_type"}
+    config = LlamaConfig(**fields | {"vocab_size": len(tokenizer), "tie_word_embeddings": request.param})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_padding_without_a_row_of_its_own(without_padding: Path) -> None:
+    """Fails if a model with a vocabulary without spare rows, as LLaMA-2's, cannot take a new padding token."""
+    local = spec(architecture=None, tokenizer_vocabulary=None, weights=str(without_padding))
+    tokenizer = build_tokenizer(local, FORMAT)
+    ids = tokenizer.convert_tokens_to_ids(["[PAD]", "<|im_start|>", "<|im_end|>"])
+    assert ids == [600, 601, 602]
+    model = build_model(local, tokenizer, seed=0)
+    base = AutoModelForCausalLM.from_pretrained(without_padding)
+    for layer, old in (
+        (model.get_input_embeddings(), base.get_input_embeddings().weight),
+        (model.get_output_embeddings(), base.get_output_embeddings().weight),
+    ):
+        assert torch.equal(layer.weight[:600], old)
+        torch.testing.assert_close(layer.weight[600:], old.mean(0).expand(3, -1))
+    assert (model.config.vocab_size, model.config.pad_token_id, model.config.eos_token_id) == (603, 600, 602)
+    assert model.generation_config.pad_token_id == 600
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from orca2.errors import ModelError
 from orca2.modelling import loading
 from orca2.modelling.build import build_model, build_tokenizer
+from orca2.modelling.embedded import embedded_tokenizer
 from orca2.modelling.loading import defer_model
 from orca2.modelling.spec import ModelSpec
 from orca2.rendering.format import ChatFormat
@@ -82,11 +83,19 @@ def test_random_weights_are_those_of_the_whole_model(family: str, chat: ChatForm
 
 @pytest.fixture
 def folder(tmp_path: Path, chat: ChatFormat) -> Callable[..., Path]:
-    """`folder(architecture, …)`: a model folder as a user has it."""
+    """`folder(architecture, …)`: a model folder as a user has it; `padding=False`: of a model that no format has
+    been given to, as LLaMA-2, whose tokenizer has no padding token."""
 
-    def make(architecture: dict[str, Any] = LLAMA, shard: str = "10GB", dtype: torch.dtype = torch.float32) -> Path:
+    def make(
+        architecture: dict[str, Any] = LLAMA,
+        shard: str = "10GB",
+        dtype: torch.dtype = torch.float32,
+        padding: bool = True,
+    ) -> Path:
         spec = at_random(architecture)
-        tokenizer = build_tokenizer(spec, chat)
+        tokenizer = build_tokenizer(spec, chat) if padding else embedded_tokenizer(600)
+        if not padding:
+            tokenizer.pad_token = None
         path = tmp_path / "model"
         build_model(spec, tokenizer, seed=3).to(dtype).save_pretrained(path, max_shard_size=shard)
         tokenizer.save_pretrained(path)
@@ -109,6 +118,17 @@ def test_stored_weights_are_those_of_transformers(
     assert (len(list(path.glob("*.safetensors"))) > 3) == ("shard" in settings)
     whole, filled = both(from_folder(path), chat)
     assert_same(filled, whole)
+
+
+@pytest.mark.parametrize("architecture", [LLAMA, TIED], ids=["untied", "tied"])
+def test_padding_without_a_row_of_its_own(
+    architecture: dict[str, Any], folder: Callable[..., Path], chat: ChatFormat
+) -> None:
+    """LLaMA-2 has no padding token and no spare row: its new tokens are filled row by row as they are grown."""
+    path = folder(architecture=architecture, padding=False)
+    whole, filled = both(from_folder(path), chat)
+    assert_same(filled, whole)
+    assert whole["model.embed_tokens.weight"].shape[0] == 603
 
 
 def test_weights_saved_without_their_head(folder: Callable[..., Path], chat: ChatFormat) -> None:
