@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from orca2.data.importing import StoredRow, StoredRows, is_text, open_rows
+from orca2.data.importing import StoredRow, StoredRows, open_rows
 from orca2.data.layouts import RowParser
 from orca2.data.source import Survey
 from orca2.records import Example, Rejected
@@ -50,7 +50,7 @@ class FileSource:
     def read(self, row: int, choice: StrategyChoice) -> Example | Rejected:
         """One row of the file."""
         stored = self._rows[row]
-        place = f"{'line' if is_text(self.path) else 'row'} {stored.line}"
+        place = f"{self._rows.unit} {stored.line}"
         if stored.row is None:
             return Rejected(source=self.name, row=place, kind="broken", reason=_reason(stored))
         return self._parser.read(place, str(stored.line), stored.row, choice)

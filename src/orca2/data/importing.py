@@ -9,42 +9,38 @@ The cache is one Arrow file, named after what it depends on, written to a tempor
 is imported once, whichever ranks and jobs ask for it at the same time.
 """
 
-import csv
-import gzip
 import hashlib
 import json
 import os
 import re
-import sys
 import zlib
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from typing_extensions import override
 
+from orca2.data.decoding import Decoded, Record, Unit, decode
 from orca2.errors import DataError
-from orca2.hashing import is_unicode
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """To be raised when the same file would give other rows."""
 BATCH_ROWS = 1024
+BATCH_BYTES = 2**26
+"""A batch is written when it has so many rows or bytes."""
 _SHARD = re.compile(r".*-\d+-of-(\d+)\.parquet")
 _SCHEMA = pa.schema([("line", pa.int64()), ("text", pa.large_string()), ("error", pa.string())])
-
-Record = tuple[int, str | None, str | None]
-"""(line, JSON text of the row or None, why there is none)."""
 
 
 class StoredRow(NamedTuple):
     """One row of a cache."""
 
     line: int
-    """From 1, as an editor counts; of Parquet the row, from 1."""
+    """From 1, in the unit of the file."""
     row: dict[str, Any] | None
     error: str | None
 
@@ -54,22 +50,28 @@ class StoredRows:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        self._lines, self._texts, self._errors = (table.column(name).chunks for name in _SCHEMA.names)
-        self._size = int(table.num_rows)
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        # The last batch is empty: what is known only at the end stands beside it.
+        batches = [file.get_batch(at) for at in range(file.num_record_batches - 1)]
+        about = file.get_batch_with_custom_metadata(file.num_record_batches - 1).custom_metadata
+        self.unit: Unit = about["unit"].decode()
+        self.digest: str = about["digest"].decode()
+        """BLAKE2b of the numbers and texts of all rows: the same for the same content at another place or time."""
+        self._ends = list(accumulate(batch.num_rows for batch in batches))
+        self._columns = [[batch.column(name) for batch in batches] for name in _SCHEMA.names]
 
     def __len__(self) -> int:
-        return self._size
+        return self._ends[-1] if self._ends else 0
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
         return _open, (str(self._path),)  # a worker process maps the file itself
 
     def __getitem__(self, row: int) -> StoredRow:
-        batch, at = divmod(row, BATCH_ROWS)
-        text = self._texts[batch][at].as_py()
-        line = self._lines[batch][at].as_py()
-        return StoredRow(line, None if text is None else json.loads(text), self._errors[batch][at].as_py())
+        batch = bisect_right(self._ends, row)
+        at = row - (self._ends[batch - 1] if batch else 0)
+        line, text, error = (column[batch][at].as_py() for column in self._columns)
+        return StoredRow(line, None if text is None else json.loads(text), error)
 
 
 def open_rows(path: str, cache_dir: str | None) -> StoredRows:
@@ -88,7 +90,6 @@ def import_file(path: str, cache_dir: str | None) -> Path:
     if not source.exists():
         raise DataError(f"file {path!r} cannot be read: No such file or directory; check the path of the source")
     files = shards_of(source) if source.is_dir() else [source]
-    reader = _reader(files[0])
     key = f"{source.resolve()}|{PARSER_VERSION}"
     for file in files:
         try:
@@ -99,22 +100,17 @@ def import_file(path: str, cache_dir: str | None) -> Path:
     digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     folder = (Path(cache_dir).expanduser() if cache_dir else _default_cache()) / "sources"
     target = folder / f"{source.name}-{digest}.arrow"
-    if target.exists():
-        return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not target.exists():
-                _write(_renumbered(reader, files) if len(files) > 1 else reader(files[0]), target)
+        _remove_leftovers(folder)
+        if not target.exists():
+            with FileLock(_lock_of(target)):
+                if not target.exists():
+                    _write(_one_after_another(files), target)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"file {path!r} cannot be imported: {reason}; the file may be damaged or cut off") from error
     return target
-
-
-def is_text(path: str) -> bool:
-    """Whether rows are lines of text, as an editor counts them."""
-    return not (path.endswith(".parquet") or Path(path).expanduser().is_dir())
 
 
 def shards_of(folder: Path) -> list[Path]:
@@ -136,10 +132,12 @@ def shards_of(folder: Path) -> list[Path]:
     return files
 
 
-def _renumbered(reader: Callable[[Path], Iterator[Record]], files: list[Path]) -> Iterator[Record]:
+def _one_after_another(files: list[Path]) -> Decoded:
     """The rows of several files with numbers that go on from file to file."""
-    rows = (record for file in files for record in reader(file))
-    return ((number, text, error) for number, (_, text, error) in enumerate(rows, start=1))
+    if len(files) == 1:
+        return decode(files[0])
+    rows = (record for file in files for record in decode(file).records)
+    return Decoded("row", ((number, text, error) for number, (_, text, error) in enumerate(rows, start=1)))
 
 
 def _default_cache() -> Path:
@@ -147,130 +145,46 @@ def _default_cache() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "orca2"
 
 
-def _write(records: Iterator[Record], target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+def _lock_of(target: Path) -> str:
+    return f"{target}.lock"
+
+
+def _temporary_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what killed imports left behind: nobody holds the lock of such a file."""
+    for leftover in folder.glob(".*.partial"):
+        target = folder / leftover.name.removeprefix(".").removesuffix(".partial")
+        try:
+            with FileLock(_lock_of(target), timeout=0):
+                leftover.unlink(missing_ok=True)
+        except Timeout:
+            continue  # another process is importing this file
+
+
+def _write(decoded: Decoded, target: Path) -> None:
+    temporary, digest = _temporary_of(target), hashlib.blake2b(digest_size=16)
     try:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
             batch: list[Record] = []
-            for record in records:
-                batch.append(record)
-                if len(batch) == BATCH_ROWS:
-                    _write_batch(writer, batch)
-                    batch = []
-            if batch:
-                _write_batch(writer, batch)
+            size = 0
+            for number, text, error in decoded.records:
+                digest.update(f"{number} {'-' if text is None else len(text)} {text or ''}\n".encode())
+                batch.append((number, text, error))
+                size += len(text or "")
+                if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
+                    writer.write_batch(_batch_of(batch))
+                    batch, size = [], 0
+            writer.write_batch(_batch_of(batch))
+            writer.write_batch(_batch_of([]), custom_metadata={"unit": decoded.unit, "digest": digest.hexdigest()})
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write_batch(writer: pa.RecordBatchFileWriter, batch: list[Record]) -> None:
-    columns = [pa.array(values, kind.type) for values, kind in zip(zip(*batch, strict=True), _SCHEMA, strict=True)]
-    writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[Record]]:
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in _READERS or (path.suffix == ".gz" and suffix == ".parquet"):
-        raise DataError(f"file {str(path)!r} is of no known kind; known are {sorted(_READERS)}, and .gz of text")
-    return _READERS[suffix]
-
-
-def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    with _opened(path) as file:
-        for line, raw in enumerate(file, start=1):
-            if line == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-                if raw.lstrip().startswith(b"["):
-                    raise DataError(f"file {str(path)!r} is a JSON array; write one object per line (JSONL) instead")
-            if raw.strip():
-                yield (line, *_json_line(raw))
-
-
-def _json_line(raw: bytes) -> tuple[str | None, str | None]:
-    if b"\0" in raw:
-        return None, f"NUL byte at byte {raw.index(0)} of the line"
-    try:
-        text = raw.decode()
-        row = json.loads(text)
-    except UnicodeDecodeError as error:
-        return None, f"not UTF-8: byte {raw[error.start]:#04x} at byte {error.start} of the line"
-    except RecursionError:
-        return None, "nested too deeply"
-    except ValueError as error:
-        cut_off = "" if raw.endswith(b"\n") else "; the file ends inside this line"
-        reason = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
-        return None, f"not JSON: {reason}{cut_off}"
-    if not isinstance(row, dict):
-        return None, f"not an object but {type(row).__name__}"
-    return text.strip(), None
-
-
-def _read_csv(path: Path) -> Iterator[Record]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with _opened(path) as file:
-        # Undecodable bytes become lone surrogates, which are found again below, row by row.
-        lines = (line.decode(errors="surrogateescape") for line in file)
-        reader = csv.reader(lines, strict=True)
-        header: list[str] | None = None
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, None, f"not CSV: {error}{_lines_taken(line, reader.line_num)}"
-                continue
-            if header is None:
-                header = [cell.removeprefix("\ufeff") for cell in cells]
-                if not all(map(is_unicode, header)):
-                    raise DataError(f"file {str(path)!r} has a header that is not UTF-8; save the file as UTF-8")
-                if len(set(header)) != len(header):
-                    raise DataError(f"file {str(path)!r} names a column twice in its header {header}")
-            elif cells:
-                row, problem = _csv_row(header, cells)
-                yield line, row, problem and problem + _lines_taken(line, reader.line_num)
-
-
-def _lines_taken(first: int, last: int) -> str:
-    """A quote that is never closed takes all lines to the next one, or to the end of the file."""
-    return f"; lines {first} to {last} were read as this row, so a quote may not be closed" if last > first else ""
-
-
-def _csv_row(header: list[str], cells: list[str]) -> tuple[str | None, str | None]:
-    if len(cells) != len(header):
-        return None, f"{len(cells)} cells where the header has {len(header)}"
-    for name, cell in zip(header, cells, strict=True):
-        if "\0" in cell:
-            return None, f"NUL byte in column {name!r}"
-        if not is_unicode(cell):
-            return None, f"not UTF-8 in column {name!r}"
-    return json.dumps(dict(zip(header, cells, strict=True)), ensure_ascii=False), None
-
-
-def _read_parquet(path: Path) -> Iterator[Record]:
-    line = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            for row in batch.to_pylist():
-                line += 1
-                yield line, json.dumps(row, ensure_ascii=False, default=_no_json), None
-
-
-def _no_json(value: Any) -> dict[str, str]:
-    # An object where text is wanted: the row is rejected only if a used column holds such a value.
-    return {"unreadable": type(value).__name__}
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".json": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+def _batch_of(records: list[Record]) -> pa.RecordBatch:
+    columns = list(zip(*records, strict=True)) if records else [()] * len(_SCHEMA)
+    arrays = [pa.array(values, kind.type) for values, kind in zip(columns, _SCHEMA, strict=True)]
+    return pa.record_batch(arrays, schema=_SCHEMA)

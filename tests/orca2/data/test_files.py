@@ -24,8 +24,8 @@ BROKEN_LINES = [
     (b"[1, 2]", "not an object but list"),
     (b'"text"', "not an object but str"),
     (b"null", "not an object but NoneType"),
-    (b'{"q": "caf\xe9", "a": "2"}', "not UTF-8: byte 0xe9 at byte 10 of the line"),
-    (b'{"q": "a\x00b", "a": "2"}', "NUL byte at byte 8 of the line"),
+    (b'{"q": "caf\xe9", "a": "2"}', "not UTF-8: byte 0xe9 at byte 10 of the row"),
+    (b'{"q": "a\x00b", "a": "2"}', "NUL byte at byte 8 of the row"),
     (b'{"q": "1+1?"}', "column 'a' is missing"),
     (b'{"a": "2"}', "column 'q' is missing"),
     (b'{"q": 11, "a": "2"}', "column 'q' holds int, not text"),
@@ -71,7 +71,7 @@ def test_broken_rows_are_listed_and_the_rest_trains(jsonl, direct):
     rows = read_all(source, direct)
     rejected = [(row.row, row.reason) for row in rows if isinstance(row, Rejected)]
     expected = [(f"line {2 * at + 2}", reason) for at, (_, reason) in enumerate(BROKEN_LINES) if reason is not None]
-    cut_off = "not JSON: Unterminated string starting at at character 6; the file ends inside this line"
+    cut_off = "not JSON: Unterminated string starting at at character 6; the file ends inside this row"
     assert rejected == [*expected, (f"line {len(lines) + 1}", cut_off)]
     assert len(rejected) == 22
     good = [row for row in rows if not isinstance(row, Rejected)]
@@ -146,7 +146,10 @@ def test_compressed_lines(jsonl, direct):
             gzip.compress(b"{}\n" * 1000, mtime=0)[:-9],  # a time would name the test anew in each process
             r"cannot be imported: .*may be damaged or cut off",
         ),
-        ("rows.json", b'[\n{"q": "1"}]', r"is a JSON array; write one object per line"),
+        ("rows.json", b'{\n  "data": [\n', r"is one JSON object over several lines; what can be read is an array"),
+        ("rows.json", b'[{"q": "1"}]\n[{"q": "2"}]', r"goes on after its JSON array with b'\[\{\"q\": \"2\"\}\]'"),
+        ("rows.jsonl", "\ufeff{}".encode("utf-16"), r"is UTF-16; save it as UTF-8"),
+        ("rows.csv", b'"q,a\n1,2\n', r"has a header that cannot be read: not CSV"),
         ("rows.txt", b"1+1?", r"known are \['.csv', '.json', '.jsonl', '.ndjson', '.parquet'\]"),
         ("rows.csv", b"q,q\n1,2\n", r"names a column twice"),
         ("rows.csv", b"Frage,R\xe9ponse\n1,2\n", r"has a header that is not UTF-8"),
