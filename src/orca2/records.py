@@ -42,8 +42,11 @@ class Example:
     system: str
     user: str
     answer: str
+    """What the teacher gave as its answer, without its reasoning trace."""
     teacher: str
     """Model and revision that wrote `answer`; `gold` for a data set's own answers."""
+    reasoning: str = ""
+    """The trace that a reasoning model wrote before `answer`, without markers; empty where there is none."""
     history: tuple[Turn, ...] = ()
     suggested: str | None = None
     """The task's own strategy, where the source of the question knows one; a mixture of strategies uses it for

@@ -12,11 +12,12 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from orca2.data.source import Survey
 from orca2.errors import ConfigError, DataError
+from orca2.reasoning import split
 from orca2.records import UNLABELLED, Example, Rejected, Turn
 from orca2.strategies import StrategyChoice
 
@@ -30,9 +31,11 @@ _ROLES = {
     "gpt": "assistant",
     "chatgpt": "assistant",
 }
-_OPTIONAL = ("id", "suggested", "gold", "verdict", "lineage", "usage", "history")
+_OPTIONAL = ("id", "reasoning", "suggested", "gold", "verdict", "lineage", "usage", "history")
 _LABELS = ("task", "strategy", "suggested")
 _NOT_TEXT = ("usage", "history")
+_TRACES = ("reasoning", "reasoning_content")
+"""Columns that hold the trace of a reasoning model; read where a row has one, whether or not a source names it."""
 _FIELDS = tuple(column.name for column in fields(Example) if column.name != "source")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _FINAL = re.compile(r"\n####[ \t]*(\S[^\n]*?)\s*$")
@@ -174,10 +177,12 @@ class RowParser:
             values[key] = value if key in _NOT_TEXT else _text(value, column)
         if isinstance(values.get("history"), list):
             values["history"] = _history(values["history"])
+        if "reasoning" not in values:
+            values["reasoning"] = next((row[key] for key in _TRACES if isinstance(row.get(key), str)), "")
         row_id = values.pop("id", row_id)
         example = Example(id=f"{self.source}/{row_id}", source=self.source, **values)
         _check(example)
-        return example
+        return _without_markers(example)
 
     def read(self, place: str, row_id: str, row: Mapping[str, Any], choice: StrategyChoice) -> Example | Rejected:
         """The example, or why it is broken, or left out by `choice`. `place` is what the list of rejects
@@ -282,7 +287,7 @@ def _history(turns: list[Any]) -> tuple[Turn, ...]:
 
 
 def _check(example: Example) -> None:
-    texts = {"system": example.system, "user": example.user, "answer": example.answer}
+    texts = {"system": example.system, "user": example.user, "answer": example.answer, "reasoning": example.reasoning}
     if not isinstance(example.history, tuple) or not isinstance(example.usage, Mapping | None):
         raise DataError("history must be a list of turns and usage an object")
     for number, turn in enumerate(example.history, start=1):
@@ -290,7 +295,7 @@ def _check(example: Example) -> None:
     for key, text in texts.items():
         if not isinstance(text, str):
             raise DataError(f"{key} is {type(text).__name__}, not text")
-        if key != "system" and not text.strip():
+        if key not in ("system", "reasoning") and not text.strip():
             raise DataError(f"{key} is empty")
     for key in ("id", "task", "strategy", "teacher", *texts):
         text = texts[key] if key in texts else getattr(example, key)
@@ -298,3 +303,20 @@ def _check(example: Example) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{key} holds a lone surrogate at character {error.start}") from None
+
+
+def _without_markers(example: Example) -> Example:
+    """The trace out of the answer, where it stands there between markers; none in earlier turns."""
+    said = split(example.answer)
+    if not said.closed:
+        raise DataError("the answer is a reasoning trace that was cut off before its end")
+    if not said.answer.strip():
+        raise DataError("answer is empty after its reasoning trace")
+    turns = []
+    for number, turn in enumerate(example.history, start=1):
+        before = split(turn.answer)
+        if not before.closed or not before.answer.strip():
+            raise DataError(f"answer of turn {number} is a reasoning trace without an answer")
+        turns.append(replace(turn, answer=before.answer))
+    trace = "\n\n".join(filter(None, (example.reasoning.strip(), said.reasoning)))
+    return replace(example, answer=said.answer, reasoning=trace, history=tuple(turns))

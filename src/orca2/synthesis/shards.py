@@ -30,7 +30,7 @@ GROUP_ROWS = 10_000
 
 _TURN = pa.struct([("user", pa.string()), ("answer", pa.string())])
 _USAGE = pa.struct([(field.name, pa.int64()) for field in fields(Usage)])
-_TEXTS = ("id", "source", "task", "strategy", "system", "user", "answer", "teacher")
+_TEXTS = ("id", "source", "task", "strategy", "system", "user", "answer", "teacher", "reasoning")
 EXAMPLES = pa.schema(
     [
         *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),

@@ -131,3 +131,35 @@ def test_an_optional_field_under_another_name_is_required():
     columns = {"user": "u", "answer": "a", "gold": "g"}
     with pytest.raises(DataError, match="column 'g' is missing"):
         parse("columns", {"u": "u", "a": "a"}, columns=columns)
+
+
+@pytest.mark.parametrize("column", ["reasoning", "reasoning_content"])
+def test_a_trace_is_read_from_its_column(column):
+    """Files of reasoning models have the trace in a column of its own, which no source's `columns` name."""
+    row = {"u": "1+1?", "a": "2", column: "\n1+1 is 2\n"}
+    example = parse("columns", row, columns={"user": "u", "answer": "a"})
+    assert (example.reasoning, example.answer) == ("1+1 is 2", "2")
+    assert parse("columns", row | {column: None}, columns={"user": "u", "answer": "a"}).reasoning == ""
+    assert parse("columns", row | {column: ["a list"]}, columns={"user": "u", "answer": "a"}).reasoning == ""
+    named = parse("columns", row | {"cot": "mine"}, columns={"user": "u", "answer": "a", "reasoning": "cot"})
+    assert named.reasoning == "mine"
+
+
+def test_a_trace_is_taken_out_of_the_answer():
+    """A student would train on markup as text; earlier turns of reasoning models are asked without their traces."""
+    turns = (("user", "1+1?"), ("assistant", "<think>easy</think>2"), ("user", "2+2?"))
+    example = parse("messages", chat(*turns, ("assistant", "<think>\nsmall\n</think>\n\n4")))
+    assert (example.reasoning, example.answer) == ("small", "4")
+    assert example.history == (Turn(user="1+1?", answer="2"),)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [("<think>4? no", "cut off"), ("<think>4? no</think>", "empty after its reasoning trace")],
+)
+def test_a_trace_without_an_answer_is_broken(answer, reason):
+    """Half a trace would be learnt as an answer."""
+    with pytest.raises(DataError, match=reason):
+        parse("messages", chat(("user", "2+2?"), ("assistant", answer)))
+    with pytest.raises(DataError, match="answer of turn 1 is a reasoning trace"):
+        parse("messages", chat(("user", "1"), ("assistant", answer), ("user", "2"), ("assistant", "b")))
