@@ -15,7 +15,7 @@ from lightning_modules.trainer import TrainerSpec
 from orca2.data.rows import RowRenderer
 from orca2.modelling.adapters import Lora, adapter_parameters
 from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_known
-from orca2.planning.gpu import GPU, gpu_here
+from orca2.planning.gpu import EXAMPLE, GPU, gpu_here
 from orca2.planning.lengths import outline
 from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
 from orca2.planning.shape import LoraSize, ModelShape, shape_of
@@ -50,7 +50,10 @@ def plan_run(
     machine = machine_of(trainer, device, assumptions.free_share)
     shape = shape_of(config_of_shape(first.model), 0 if tokenizer is None else len(tokenizer))
     labels = max(stage.lengths.label_share for stage in stages)
-    plan = make_plan(request_of(largest, trainer, shape, tokenizer, labels), machine, stages, assumptions.utilisation)
+    request = request_of(largest, trainer, shape, tokenizer, labels)
+    one_gpu = replace(trainer, accelerator="gpu", strategy="one", devices=1, nodes=1)
+    example = machine_of(one_gpu, EXAMPLE, assumptions.free_share)
+    plan = make_plan(request, machine, stages, assumptions.utilisation, example)
     show_plan(plan, console)
     return plan
 

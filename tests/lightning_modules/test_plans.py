@@ -1,17 +1,19 @@
 """`plan=true` from the config to the table: for machines that are not here, and sources that are elsewhere."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from lightning_modules.job import TrainingJob
+from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
 from lightning_modules.planning import plan_run
 from orca2.errors import ConfigError
-from orca2.planning.gpu import GPU
+from orca2.planning.gpu import EXAMPLE, GPU
 from orca2.planning.plan import Assumptions, Plan
-from orca2.settings import build_all, compose_config
+from orca2.settings import build_all, check, compose_config, expected_tokens, stage_configs
 
 CLUSTER = ["trainer=fsdp", "trainer.devices=8", "packing.length=4096", "packs_per_step=64", "packs_per_micro_batch=1"]
 ELSEWHERE = ["source=hub", "source.path=owner/set"]
@@ -35,7 +37,8 @@ def test_the_demo_on_this_cpu() -> None:
     demo = plan()
     assert demo.machine.device == "CPU" and demo.fits
     assert demo.stages[0].rows == 55_000
-    assert "measured on 500 rows of procedural" in demo.stages[0].origin
+    assert "55,000 of the 55,000 rows of procedural are trained on" in demo.stages[0].origin
+    assert "measured on 500 of them\n  these rows are generated toy tasks" in demo.stages[0].origin
     assert 50 < demo.stages[0].tokens / 55_000 < 300
 
 
@@ -100,6 +103,57 @@ def test_lengths_are_estimated_without_the_tokenizer() -> None:
     """Fails if the tokens of another tokenizer are given out for the model's own, or nobody is told."""
     estimated = plan("model=smollm2_135m", "gpu=h200", "trainer=one_gpu")
     assert "estimated at 3.6 bytes a token" in estimated.stages[0].origin
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is planned for that GPU")
+def test_what_a_cpu_cannot_train_is_told_which_gpus_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if the plain command of a newcomer ends without a way out, or with one that is refused in turn."""
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 24 * 2**30 // 4096}
+    monkeypatch.setattr("lightning_modules.planning.os.sysconf", pages.__getitem__)
+    with pytest.raises(ConfigError, match="cannot fit") as caught:
+        plan("model=13b")
+    ways = str(caught.value).split("\n  - ")[1:]
+    assert ways[0].startswith("gpu=a100_80 trainer=fsdp trainer.devices=4") and "lora=default" in ways[1]
+    for way in ways:
+        assert plan("model=13b", *way.split()).fits
+    with pytest.raises(ConfigError, match="\n  - lora=default\n"):
+        plan("model=llama32_3b", "trainer=cpu", "packing.length=512")
+
+
+def test_the_example_gpu_is_the_one_of_the_config() -> None:
+    """Fails if the advice rests on other figures than the plan that it names."""
+    assert build_all(compose_config("train", ["gpu=a100_80"]), leave_out=NOT_OF_THE_JOB[:2])["gpu"] == EXAMPLE
+
+
+def test_rows_here_are_counted(tmp_path: Path) -> None:
+    """Fails if a strategy's rows are guessed from a sample, or a set on disk is planned by what its stage expected."""
+    records = [
+        {"task": "t", "strategy": "direct" if row < 100 else "step_by_step", "system": "", "user": f"{row}?"}
+        | {"answer": "yes " * 40, "teacher": "t", "id": str(row), "source": "records"}
+        for row in range(1000)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    here = (f"source.path={tmp_path / 'rows.jsonl'}", f"source.cache_dir={tmp_path}", "planning.sample_rows=50")
+    (direct,) = plan("source=records", *here, "strategy=direct", "packing.length=512").stages
+    assert direct.rows == 100
+    own = [text.replace("source.", "source.members.synthesized.") for text in here[:2]]
+    (mixed,) = plan("source=orca2", *own, "strategy=direct", "model=7b", "trainer=fsdp", "gpu=h200").stages
+    assert mixed.rows == 1_000_000 + 100
+    assert "100 of the 1,000 rows of synthesized" in mixed.origin and "as stated" in mixed.origin
+
+
+def test_the_papers_curriculum_is_planned_before_its_data_is_made() -> None:
+    """Fails if nobody can ask what the paper's run takes without first paying for its data."""
+    settings = ["curriculum=orca2", "model=13b", "gpu=a100_80", *CLUSTER, "trainer.nodes=4"]
+    config = compose_config("train", [*settings, "plan=true"])
+    check(config)
+    stages = {key: TrainingJob(**build_all(one, NOT_OF_THE_JOB)) for key, one in stage_configs(config).items()}
+    built = build_all(config, [key for key in config if key not in ("gpu", "planning")])
+    planned = plan_run(stages, built["gpu"], built["planning"], Console(quiet=True), expected_tokens(config))
+    assert planned.stages[2].tokens == pytest.approx(4 * 900_000_000, rel=1e-5)
+    assert "not made yet" in planned.stages[2].origin
+    with pytest.raises(ConfigError, match=r"members\.synthesized\.path: has no value"):
+        check(compose_config("train", settings))
 
 
 def test_stages_of_the_paper() -> None:

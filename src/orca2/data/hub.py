@@ -44,6 +44,8 @@ class HubSource:
     constants: Mapping[str, str] = field(default_factory=dict)
     tokens_per_example: int | None = None
     """Mean length of a rendered example, for plans, which download nothing."""
+    expected_rows: int | None = None
+    """Rows of the split, for plans."""
 
     def __post_init__(self) -> None:
         _ = self._parser

@@ -36,6 +36,10 @@ class GPU:
         return None if self.memory_mib is None else self.memory_mib * 2**20
 
 
+EXAMPLE = GPU(name="a100_80", memory_mib=81_920, peak_tflops=312.0, expected_mfu=0.4)
+"""The paper's GPU, as `conf/gpu/a100_80.yaml` has it: what a plan for a CPU names as a way out."""
+
+
 def gpu_here(gpu: GPU) -> GPU | None:
     """`gpu`, or where it has no memory of its own the GPU of this machine; None without one.
 

@@ -133,8 +133,14 @@ class Plan:
         return self.machine.usable is None or self.memory.peak <= self.machine.usable
 
 
-def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline], utilisation: float) -> Plan:
-    """Plan `stages` for `request` on `machine`."""
+def make_plan(
+    request: Request,
+    machine: Machine,
+    stages: Sequence[StageOutline],
+    utilisation: float,
+    elsewhere: Machine | None = None,
+) -> Plan:
+    """Plan `stages` for `request` on `machine`; a run too large for CPUs is told what it takes on `elsewhere`."""
     memory = memory_of(request.shape, request.setting(machine.ranks))
     kept = FP32 if request.master == "fp32" else BF16
     speed = machine.operations_per_second
@@ -156,7 +162,7 @@ def make_plan(request: Request, machine: Machine, stages: Sequence[StageOutline]
         stages=works,
         checkpoint=kept * (1 + ADAM_STATES) * request.shape.trained(request.lora),
         student=kept * request.shape.parameters,
-        remedies=() if fits else tuple(remedies(request, machine)),
+        remedies=() if fits else (*remedies(request, machine), *on_gpus(request, machine, elsewhere)),
     )
 
 
@@ -168,17 +174,29 @@ def remedies(request: Request, machine: Machine) -> Iterator[str]:
         yield found
     else:
         yield from _more_gpus(request, machine, changes)
-    if request.lora is None and machine.is_gpu:
+    if request.lora is None:
         whole: Parallelism = "ddp" if machine.ranks > 1 else "one"
         lora = replace(request, lora=request.with_lora, parallelism=whole, shards=1)
         text = "lora=default trainer=ddp" if request.parallelism == "fsdp" else "lora=default"
-        for small in (lora, replace(lora, quantized=True)):
+        for small in (lora, replace(lora, quantized=True)) if machine.is_gpu else (lora,):
             change = text if small is lora else f"{text} lora.quantization=4bit"
             frugal = [option for option in _changes(small, machine) if "trainer" not in option[0]]
             found = "" if _fits(small, machine.ranks, machine.usable) else _smallest(small, machine, frugal)
             if found is not None:
                 yield f"{change} {found}".strip()
                 return
+
+
+def on_gpus(request: Request, machine: Machine, elsewhere: Machine | None) -> Iterator[str]:
+    """Ways to run on GPUs like `elsewhere` what does not fit a CPU; the overrides name them for another plan."""
+    if machine.is_gpu or elsewhere is None:
+        return
+    assert elsewhere.usable is not None
+    there = replace(request, compute="bf16", parallelism="one", shards=1, fused_attention=True, on_cuda=True)
+    ways = [""] if _fits(there, elsewhere.ranks, elsewhere.usable) else remedies(there, elsewhere)
+    for way in ways:
+        trainer = "" if "trainer=" in way else "trainer=one_gpu "
+        yield f"gpu={elsewhere.device} {trainer}{way}".strip()
 
 
 def _changes(request: Request, machine: Machine) -> Iterator[tuple[str, Request]]:

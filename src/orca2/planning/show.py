@@ -20,6 +20,11 @@ def show_plan(plan: Plan, console: Console) -> None:
         highlight=False,
     )
     console.print(_memory_table(plan))
+    console.print(
+        "peak = weights + optimizer + buffers + the larger of two moments of the backward pass: "
+        "activations + logits at its start, gradients at its end",
+        highlight=False,
+    )
     console.print(_work_table(plan))
     console.print(f"checkpoint {_size(plan.checkpoint)}, exported student {_size(plan.student)}", highlight=False)
     for work in plan.stages:

@@ -123,9 +123,11 @@ def config_problems(cfg: DictConfig) -> Iterator[str]:
             node[key]
         except OmegaConfBaseException as error:
             bad.append((node, key))
-            if raw == "???":
+            if raw == "???" and not is_to_come(cfg, path):
                 yield f"{path}: has no value; give one with {path}=…"
-            elif not isinstance(error, InterpolationToMissingValueError):  # else said of the missing value
+            elif raw != "???" and not isinstance(
+                error, InterpolationToMissingValueError
+            ):  # else said of the missing value
                 yield f"{path} = {raw}: {_first_line(error)}"
     for node, key in bad:
         del node[key]
@@ -135,6 +137,14 @@ def config_problems(cfg: DictConfig) -> Iterator[str]:
         elif found := number_problem(value, known[key], schema):
             yield found
     yield from problems(plain(tree))
+
+
+def is_to_come(cfg: DictConfig, path: str) -> bool:
+    """Whether a plan may leave a value out: one of the source of a stage that states its `expected_tokens`."""
+    within = path.split(".")
+    if not cfg.get("plan") or within[:2] != ["curriculum", "stages"] or within[3] != "source":
+        return False
+    return cfg.curriculum.stages[within[2]].get("expected_tokens") is not None
 
 
 def _leaves(node: DictConfig | ListConfig, path: str = "") -> Iterator[tuple[Any, Any, Any, str]]:

@@ -13,6 +13,8 @@ from orca2.settings.config import check, raise_all
 OVERRIDING = ("strategy", "erasing", "packs_per_step")
 """Root keys that a stage replaces where it does not leave them at null."""
 
+TO_COME = "orca2.planning.lengths.SourceToCome"
+
 ORIGIN = ("weights", "architecture", "shape", "tokenizer", "tokenizer_vocabulary")
 """Keys of a model that say where it comes from."""
 
@@ -20,11 +22,14 @@ ORIGIN = ("weights", "architecture", "shape", "tokenizer", "tokenizer_vocabulary
 def stage_configs(cfg: DictConfig) -> dict[str, DictConfig]:
     """Each stage of `cfg.curriculum` with its root config, in order: what `train.py` would run without a curriculum.
 
+    In a plan, a source without its path is one that is not made yet, if the stage states what it expects of it.
     Raises ConfigError with the problems of all stages.
     """
     configs, found = {}, []
     for number, key in enumerate(cfg.curriculum.stages, start=1):
         config = _stage_config(cfg, number, str(key))
+        if cfg.plan and str(key) in expected_tokens(cfg) and OmegaConf.missing_keys(config.source):
+            config.source = {"_target_": TO_COME, "name": cfg.curriculum.stages[key].source.name}
         try:
             check(config)
         except ConfigError as error:
