@@ -34,6 +34,7 @@ from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
 from lightning_modules.trainer import TrainerSpec
 from orca2.data.loader import StepShape
+from orca2.data.looking import look
 from orca2.data.packing import PackingSpec
 from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.source import MapSource, Source
@@ -277,6 +278,8 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
             f"{job.strategy.name}",
             highlight=False,
         )
+    for line in look(job.source, job.strategy, job.erasing):
+        console.print(line, highlight=False)
     report = leak_check(job.source, job.strategy)
     if report.checked:
         console.print(

@@ -22,6 +22,8 @@ class Turn:
 
     user: str
     answer: str
+    loss: bool = True
+    """Whether `answer` may bear loss, where `loss_on_history` asks for it; False for a turn of weight 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

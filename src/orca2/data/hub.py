@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from orca2.data.files import CHECKED_ROWS
-from orca2.data.layouts import RowParser
+from orca2.data.conversations import Note, RepeatedTurns
+from orca2.data.files import FIRST_ROWS, SPREAD_ROWS
 from orca2.data.order import Permutation
-from orca2.data.source import Survey
+from orca2.data.parsing import RowParser
+from orca2.data.source import Survey, rows_over
 from orca2.errors import ConfigError, DataError
 from orca2.records import Example, Rejected
 from orca2.strategies import StrategyChoice
@@ -42,6 +43,7 @@ class HubSource:
     """Split -> file or pattern."""
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    repeated_turns: RepeatedTurns = "join"
     tokens_per_example: int | None = None
     """Mean length of a rendered example, for plans, which download nothing."""
     expected_rows: int | None = None
@@ -56,12 +58,16 @@ class HubSource:
         return len(self._data)
 
     def prepare(self) -> None:
-        """Download if needed. Raises DataError if that fails or no first row is usable."""
-        self._parser.check_first(self._data[row] for row in range(min(CHECKED_ROWS, self.size)))
+        """Download if needed. Raises DataError if that fails or no row is usable."""
+        self._parser.check_first(self._data[row] for row in rows_over(self.size, FIRST_ROWS, SPREAD_ROWS))
 
     def read(self, row: int, choice: StrategyChoice) -> Example | Rejected:
         """One row of the split."""
         return self._parser.read(f"row {row}", str(row), self._data[row], choice)
+
+    def notes(self, row: int) -> tuple[Note, ...]:
+        """What of a row is left out or not used."""
+        return self._parser.notes(self._data[row])
 
     def survey(self, choice: StrategyChoice) -> Survey:
         """Counts from the task and strategy columns alone; broken rows are in neither count."""
@@ -77,7 +83,7 @@ class HubSource:
 
     @cached_property
     def _parser(self) -> RowParser:
-        return RowParser(source=self.name, layout=self.layout, columns=self.columns, constants=self.constants)
+        return _parser_of(self)
 
     @cached_property
     def _data(self) -> Any:
@@ -107,6 +113,7 @@ class HubStream:
     data_files: Mapping[str, str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    repeated_turns: RepeatedTurns = "join"
     tokens_per_example: int | None = None
     """Mean length of a rendered example, for plans, which download nothing."""
 
@@ -123,8 +130,8 @@ class HubStream:
         return self.rows
 
     def prepare(self) -> None:
-        """Raises DataError if the stream cannot be opened or no first row is usable."""
-        self._parser.check_first(self._read(0, CHECKED_ROWS))
+        """Raises DataError if the stream cannot be opened or no row is usable."""
+        self._parser.check_first(self._read(0, FIRST_ROWS + SPREAD_ROWS))
 
     def stream(self, seed: int, epoch: int, start: int, choice: StrategyChoice) -> Iterator[Example | Rejected]:
         """The rows of an epoch from position `start`. Raises DataError if there are fewer than `rows`."""
@@ -153,11 +160,21 @@ class HubStream:
 
     @cached_property
     def _parser(self) -> RowParser:
-        return RowParser(source=self.name, layout=self.layout, columns=self.columns, constants=self.constants)
+        return _parser_of(self)
 
     @cached_property
     def _data(self) -> Any:
         return _load(self.name, self.path, self.config, self.split, self.revision, self.data_files, streaming=True)
+
+
+def _parser_of(source: HubSource | HubStream) -> RowParser:
+    return RowParser(
+        source=source.name,
+        layout=source.layout,
+        columns=source.columns,
+        constants=source.constants,
+        repeated_turns=source.repeated_turns,
+    )
 
 
 def _load(

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from orca2.data.conversations import Note
 from orca2.data.order import Permutation
 from orca2.errors import DataError
 from orca2.records import Example, Question, Rejected
@@ -114,7 +115,19 @@ class AskingSource(Protocol):
         ...
 
 
+@runtime_checkable
+class NotingSource(Protocol):
+    """A map-style source that can say what of a row is left out or not used."""
+
+    def notes(self, row: int) -> tuple[Note, ...]: ...
+
+
 Source = MapSource | StreamSource
+
+
+def rows_over(size: int, first: int, spread: int) -> list[int]:
+    """The first rows of a source, and others evenly spread over all of it; each once, in order."""
+    return sorted({*range(min(first, size)), *(at * size // spread for at in range(spread) if size)})
 
 
 def order_of(source: MapSource, seed: int, epoch: int) -> Order:

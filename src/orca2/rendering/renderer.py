@@ -83,7 +83,8 @@ class Renderer:
     ) -> Tokens:
         """The prompt, the answer's ids and the end token; the mask is True exactly on the last two.
 
-        With `loss_on_history` it is True on the earlier answers and their end tokens as well.
+        With `loss_on_history` it is True on the earlier answers and their end tokens as well, unless a turn says
+        that it bears none.
 
         Raises:
             DataError: a text is not valid Unicode, or an answer that bears loss is blank.
@@ -92,15 +93,15 @@ class Renderer:
             raise DataError("answer is empty: nothing can be learnt from it")
         if loss_on_history:
             for i, turn in enumerate(history):
-                if not turn.answer.strip():
+                if turn.loss and not turn.answer.strip():
                     raise DataError(f"history[{i}].answer is empty: nothing can be learnt from it")
         encoded = self._encode(system, user, answer, history)
         answer_ids = self._answer_ids(encoded.pop(), answer)
         ids, spans = self._prompt(system, encoded, history)
         mask = [False] * len(ids)
         if loss_on_history:
-            for start, stop in spans:
-                mask[start:stop] = [True] * (stop - start)
+            for turn, (start, stop) in zip(history, spans, strict=True):
+                mask[start:stop] = [turn.loss] * (stop - start)
         ids += answer_ids
         ids.append(self.end_id)
         mask += [True] * (len(answer_ids) + 1)

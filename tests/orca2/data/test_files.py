@@ -175,7 +175,7 @@ def test_wrong_columns_are_found_at_the_start(jsonl):
     with pytest.raises(DataError) as caught:
         source.prepare()
     assert str(caught.value) == (
-        "source 's': none of the first 100 rows can be used, mostly because column 'query' is missing. "
+        "source 's': none of 150 rows can be used, mostly because column 'query' is missing. "
         "Layout 'columns' wants columns ['query', 'answer']; found are ['question', 'answers']. 'query': "
         "did you mean 'question'?, 'answer': did you mean 'answers'? Set `layout` and `columns` of the source"
     )

@@ -92,6 +92,8 @@ def test_golden_history(chatml: ChatFormat) -> None:
     assert last.ids == every.ids == [*before, *b"bc", end, *between, *b"e", end]
     assert last.loss_mask == [False] * (len(before) + 3 + len(between)) + [True] * 2
     assert every.loss_mask == [False] * len(before) + [True] * 3 + [False] * len(between) + [True] * 2
+    weightless = renderer.example("", "d", "e", [Turn(user="a", answer="bc", loss=False)], loss_on_history=True)
+    assert weightless == last
 
 
 def test_begins_with_bos_only_where_the_tokenizer_does(renderer: Renderer) -> None:

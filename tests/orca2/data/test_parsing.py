@@ -2,7 +2,7 @@
 
 import pytest
 
-from orca2.data.layouts import RowParser
+from orca2.data.parsing import RowParser
 from orca2.errors import DataError
 from orca2.records import UNLABELLED, Turn
 from orca2.settings import build, compose_config
@@ -42,15 +42,27 @@ def test_sharegpt_names_and_another_column():
     [
         ({}, "column 'messages' is missing"),
         ({"messages": []}, "the conversation is empty"),
-        ({"messages": "u: hello"}, "the conversation is no list of turns"),
-        ({"messages": ["hello"]}, "turn 1 is no object with a text 'role'"),
-        (chat(("tool", "x")), r"turn 1 has the role 'tool'; known are"),
-        ({"messages": [{"role": "user", "content": None}]}, "turn 1 has no text 'content'"),
-        (chat(("user", "u")), r"end with assistant; they are \['user'\]"),
-        (chat(("system", "S")), r"end with assistant; they are \[\]"),
-        (chat(("assistant", "a"), ("user", "u")), "must alternate user, assistant"),
-        (chat(("user", "u"), ("user", "v"), ("assistant", "a")), "must alternate user, assistant"),
-        (chat(("user", "u"), ("system", "S"), ("assistant", "a")), "must alternate user, assistant"),
+        ({"messages": "u: hello"}, "the conversation must be a list, not str"),
+        ({"messages": '[{"role": '}, "the conversation is a text that is not JSON"),
+        ({"messages": ["hello"]}, "turn 1 is not an object with 'role' and 'content'"),
+        ({"messages": [{"role": 1, "content": "u"}]}, "turn 1 has no text 'role' or 'from'"),
+        (chat(("narrator", "x")), "turn 1 has the role 'narrator'; known are system, developer, user"),
+        (chat(("user", "u"), ("tool", "x"), ("assistant", "a")), "turn 2 is a call or a reply of a tool"),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]},
+            "turn 1 is a call or a reply of a",
+        ),
+        ({"messages": [{"role": "user", "content": None}]}, "turn 1 has no text 'content' or 'value'"),
+        ({"messages": [{"role": "user", "content": []}]}, "turn 1 has no text 'content' or 'value'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "turn 1 has a part of type 'image_url'"),
+        (chat(("user", "u")), "no turn of the user has an answer after it"),
+        (chat(("system", "S")), "no turn of the user has an answer after it"),
+        (chat(("assistant", "a"), ("user", "u")), "no turn of the user has an answer after it"),
+        (chat(("user", "u"), ("system", "S"), ("assistant", "a")), "turn 2 is a system message inside"),
+        (
+            chat(("user", "u"), ("assistant", "a")) | {"system": 3} | {"history": [1]},
+            "history must be a list of objects",
+        ),
         (
             chat(("user", "u"), ("assistant", ""), ("user", "v"), ("assistant", "a")),
             "answer of turn 1 is empty",
@@ -105,8 +117,8 @@ def test_orca_columns():
 def test_history_must_be_turns():
     """Texts in other shapes would be rendered as something else."""
     columns = {"user": "u", "answer": "a", "history": "h"}
-    for history in ("text", [{"user": "u"}], [["u", "a"]]):
-        with pytest.raises(DataError, match="history must be a list"):
+    for history in ("text", [{"user": "u"}], [["u", "a", "v"]], [{"role": "tool"}]):
+        with pytest.raises(DataError, match=r"history must be a list|a reply of a tool"):
             parse("columns", {"u": "u", "a": "a", "h": history}, columns=columns)
 
 

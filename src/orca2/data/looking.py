@@ -1,0 +1,64 @@
+"""What one should know of stored rows before a run: what of them is left out, not used, or replaced by an erasing.
+
+source chat, 1,000 of 52,002 rows looked at: 37 end with the user: that turn is left out
+source chat, 1,000 of 52,002 rows looked at: 1,000 have columns that are not used: id, topic
+source chat, 1,000 of 52,002 rows looked at: 812 have a system message of their own, which ...
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from orca2.data.mixture import Mixture
+from orca2.data.source import MapSource, NotingSource, Source, rows_over
+from orca2.erasing import Erasing
+from orca2.records import UNLABELLED, Example
+from orca2.strategies import StrategyChoice
+
+LOOKED_AT = 1_000
+"""Rows of a source, spread over all of it; a second of work."""
+_SHOWN = 12
+"""Names of columns or keys in one line."""
+
+
+@dataclass
+class _Counts:
+    rows: Counter[str] = field(default_factory=Counter)
+    """What was noted -> rows."""
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """What was noted -> names of columns or keys."""
+
+
+def look(source: Source, choice: StrategyChoice, erasing: Erasing) -> list[str]:
+    """A line for each thing that is to be known; none for a stream, whose rows would be fetched twice."""
+    if isinstance(source, Mixture):
+        return [line for member in source.members.values() for line in look(member, choice, erasing)]
+    if not isinstance(source, MapSource):
+        return []
+    rows = rows_over(source.size, 0, LOOKED_AT)
+    counts = _counted(source, rows, choice, erasing)
+    looked = f"{'all ' if len(rows) == source.size else f'{len(rows):,} of '}{source.size:,} rows looked at"
+    lines = []
+    for what, count in sorted(counts.rows.items()):
+        names = sorted(counts.names.get(what, ()))
+        more = ", ..." if len(names) > _SHOWN else ""
+        named = f": {', '.join(names[:_SHOWN])}{more}" if names else ""
+        lines.append(f"source {source.name}, {looked}: {count:,} {what}{named}")
+    return lines
+
+
+def _counted(source: MapSource, rows: list[int], choice: StrategyChoice, erasing: Erasing) -> _Counts:
+    counts = _Counts()
+    for row in rows:
+        example = source.read(row, choice)
+        if not isinstance(example, Example):
+            continue
+        # The instruction of a strategy is meant to be replaced; a message that came with the row may not be.
+        if example.strategy == UNLABELLED and example.system.strip() and erasing.system(example, 0) != example.system:
+            replaced = f"which erasing={erasing.name} replaces; erasing=keep trains under it"
+            counts.rows[f"have a system message of their own, {replaced}"] += 1
+        notes = source.notes(row) if isinstance(source, NotingSource) else ()
+        counts.rows.update({what for what, _ in notes})
+        for what, name in set(notes):
+            if name:
+                counts.names.setdefault(what, set()).add(name)
+    return counts
