@@ -16,12 +16,14 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_modules.quiet import quiet_libraries
 from orca2.chatting import FORGET, converse
 from orca2.settings import build_all, run_main
 
 
 def main(cfg: Any) -> None:
     """Answer what is typed, or what is piped in, until it ends."""
+    quiet_libraries()
     console = Console(width=None if sys.stdout.isatty() else 140)
     job = build_all(cfg)
     student = job["backend"].find(job["student"])

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_modules.quiet import quiet_libraries
 from orca2.evaluation.folder import open_folder
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.runner import SAMPLES
@@ -26,10 +27,12 @@ from orca2.judging.scenarios import Scenario, situations
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
 from orca2.synthesis.budget import Budget
+from orca2.terminal import visible
 
 
 def main(cfg: Any) -> None:
     """Hold the conversations that have no record yet."""
+    quiet_libraries()
     console = Console(width=None if sys.stdout.isatty() else 140)
     job = build_all(cfg)
     student = job["backend"].find(job["student"])
@@ -67,7 +70,7 @@ def main(cfg: Any) -> None:
                     )
                 )
             for conversation, reason in held.failures.items():
-                console.print(f"not held: {conversation}: {reason}", highlight=False)
+                console.print(visible(f"not held: {conversation}: {reason}"), highlight=False, markup=False)
             console.print(f"spent     {held.spending}", highlight=False)
             if not held.failures:
                 run.mark_done()

@@ -16,6 +16,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FILES = [*ENTRY_POINTS, *MODULES, *sorted((ROOT / "perf").rglob("*.py")), *TESTS]
 
 LAYERS = {
+    "orca2.terminal": -1,
     "orca2.errors": 0,
     "orca2.help": 0,
     "orca2.appending": 0,

@@ -1,12 +1,16 @@
 """A conversation with a student, line by line; the prompts are those of training and evaluation."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from orca2.generation import Backend, Chat
 from orca2.records import Turn
+from orca2.terminal import visible
 
 FORGET = "/new"
 """What a person types to begin a new conversation."""
+_COMMAND = re.compile(r"/[a-z]+(\s|$)")
+"""Not a path, which has a second slash."""
 
 
 def converse(
@@ -15,6 +19,8 @@ def converse(
     """Answer line after line, each with the turns before it; the turns since the last `/new`.
 
     `max_new_tokens`: of one answer. A conversation that no longer fits the student's context begins anew, and says so.
+    A first word such as `/help` is a command and not a question, and only `/new` is known; a space before it makes it
+    part of the text. What is told shows control characters.
     Raises ModelError where the backend cannot go on.
     """
     history: list[Turn] = []
@@ -25,12 +31,17 @@ def converse(
             continue
         if not line.strip():
             continue
+        if _COMMAND.match(line):
+            tell(
+                f"({line.split()[0]} is not a command; {FORGET} begins a new conversation. A space before it asks it.)"
+            )
+            continue
         chat = Chat(system=system, user=line, history=tuple(history), max_new_tokens=max_new_tokens)
         if history and backend.context is not None and backend.prompt_tokens(chat) >= backend.context:
             history = []
             chat = Chat(system=system, user=line, max_new_tokens=max_new_tokens)
             tell("(the context is full: a new conversation)")
         ((_, reply),) = backend.answer([chat])
-        tell(reply.text + (" … (cut at the limit)" if reply.finish_reason == "length" else ""))
+        tell(visible(reply.text) + (" … (cut at the limit)" if reply.finish_reason == "length" else ""))
         history.append(Turn(user=line, answer=reply.text))
     return history

@@ -15,6 +15,7 @@ from orca2.evaluation.held_out import MEAN, Score
 from orca2.leaks import leaked_ngrams
 from orca2.records import Example, MicroBatch, Tokens
 from orca2.rendering.renderer import Renderer
+from orca2.terminal import visible
 
 LABEL_STYLE = "bold green"
 PROMPT_STYLE = "dim"
@@ -27,7 +28,7 @@ def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch
     leaks = leaked_ngrams(example)
     note = Text(f"\nquotes the erased instruction: {', '.join(map(repr, leaks))}", style="red") if leaks else Text()
     # Text, not markup: an id or a task may hold brackets.
-    heading = f"{example.id}   task {example.task}   strategy {example.strategy}   teacher {example.teacher}"
+    heading = visible(f"{example.id}   task {example.task}   strategy {example.strategy}   teacher {example.teacher}")
     return Group(
         Panel(_prompt(example.system, example.user), title=Text(f"teacher's prompt · {heading}"), title_align="left"),
         Panel(
@@ -35,7 +36,7 @@ def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch
             title=f"student's prompt · erasing {erasing.name}",
             title_align="left",
         ),
-        Panel(Text(example.answer) + note, title="answer, the same for both", title_align="left"),
+        Panel(Text(visible(example.answer)) + note, title="answer, the same for both", title_align="left"),
         Panel(
             token_text(tokens, renderer),
             title=f"tokens · {len(tokens.ids)}, of which {sum(tokens.loss_mask)} carry loss (green)",
@@ -45,14 +46,15 @@ def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch
 
 
 def _prompt(system: str, user: str) -> Text:
-    return Text.assemble(("system  ", "cyan"), system or "(empty)", "\n", ("user    ", "cyan"), user)
+    shown = visible(system) or "(empty)"
+    return Text.assemble(("system  ", "cyan"), shown, "\n", ("user    ", "cyan"), visible(user))
 
 
 def token_text(tokens: Tokens, renderer: Renderer) -> Text:
     """The tokens with a bar between them; those that carry loss in colour."""
     text = Text()
     for piece, carries_loss in zip(renderer.pieces(tokens.ids), tokens.loss_mask, strict=True):
-        text.append(piece.replace("\n", "⏎\n"), style=LABEL_STYLE if carries_loss else PROMPT_STYLE)
+        text.append(visible(piece).replace("\n", "⏎\n"), style=LABEL_STYLE if carries_loss else PROMPT_STYLE)
         text.append("" if piece.endswith("\n") else "·", style="bright_black")
     return text
 
@@ -67,9 +69,9 @@ def pack_table(micro: MicroBatch, highlight: str) -> Table:
         table.add_column(column, justify="right" if "tokens" in column else "left")
     for example in micro.examples:
         table.add_row(
-            Text(example.id),
-            Text(example.task),
-            Text(example.strategy),
+            Text(visible(example.id)),
+            Text(visible(example.task)),
+            Text(visible(example.strategy)),
             str(example.useful_tokens),
             str(example.label_tokens),
             style="bold" if example.id == highlight else "",

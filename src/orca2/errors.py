@@ -1,8 +1,19 @@
 """The errors that a user can cause and mend. Each message names the thing, its value and the remedy."""
 
+from typing_extensions import override
+
+from orca2.terminal import visible
+
 
 class Orca2Error(Exception):
-    """Base of all errors below; entry points print it without a traceback."""
+    """Base of all errors below; entry points print it without a traceback.
+
+    Its text may quote data and models, so control characters in it are shown.
+    """
+
+    @override
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ConfigError(Orca2Error):

@@ -59,3 +59,20 @@ def test_a_full_context_begins_anew_and_says_so() -> None:
 def test_a_cut_answer_is_marked() -> None:
     """It would look like the student's whole answer."""
     assert talk(EchoingBackend(), "abcd", max_new_tokens=2) == ["AB … (cut at the limit)"]
+
+
+def test_a_command_that_is_not_known_is_not_asked() -> None:
+    """The student would answer `/help` with something, and the answer would stay in the conversation."""
+    backend = EchoingBackend()
+    told = talk(backend, "/help", "/exit now", "/etc/hosts", " /help", "/new")
+    assert told[:2] == [
+        "(/help is not a command; /new begins a new conversation. A space before it asks it.)",
+        "(/exit is not a command; /new begins a new conversation. A space before it asks it.)",
+    ]
+    assert told[2:] == ["/ETC/HOSTS", " /HELP", "(a new conversation)"]
+    assert [chat.user for chat in backend.asked] == ["/etc/hosts", " /help"]
+
+
+def test_an_answer_cannot_steer_the_terminal() -> None:
+    """A student that writes ESC could clear the screen, or set its title."""
+    assert talk(EchoingBackend(), "\x1b[2j") == ["␛[2J"]

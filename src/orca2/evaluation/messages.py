@@ -44,5 +44,8 @@ class SystemMessages:
                 if text not in texts.values()
             }
         if not texts:
-            raise ConfigError(f"messages={self.name}: the student does not say under which message it was trained")
+            raise ConfigError(
+                f"messages={self.name}: the student does not say under which message it was trained, as models of "
+                "others do not; choose messages=empty or messages=cautious, and format=own for its own chat template"
+            )
         return texts

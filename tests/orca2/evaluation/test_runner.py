@@ -229,3 +229,9 @@ def test_two_messages_of_one_text_are_refused() -> None:
     cautious = FixedErasing(name="cautious", message="Be careful.")
     with pytest.raises(ConfigError, match="cautious and keep ask under the same text"):
         SystemMessages(name="x", erasings={"cautious": cautious, "keep": cautious}, own=False)
+
+
+def test_a_model_of_others_has_no_message_of_its_own() -> None:
+    """Its user is told which messages there are, and where its own chat template comes in."""
+    with pytest.raises(ConfigError, match=r"choose messages=empty or messages=cautious, and format=own"):
+        SystemMessages(name="own", erasings={}, own=True).of({})
