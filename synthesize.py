@@ -18,7 +18,6 @@ from rich.console import Console
 
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
-from orca2.synthesis.cache import Cache
 from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.pipeline import Stopped, pre_flight, synthesize
 
@@ -28,7 +27,7 @@ def main(cfg: Any) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     job = SynthesisJob(**build_all(cfg, leave_out=("out_dir",)))
     if job.estimate:
-        with Cache(job.cache if Path(job.cache).exists() else ":memory:") as cache:
+        with job.opened_cache(None if Path(job.cache).exists() else ":memory:") as cache:
             pre_flight(job, cache, console)
         return
     job.require_here()

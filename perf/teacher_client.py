@@ -19,14 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orca2.serving.outcomes import Reply
 from orca2.synthesis.asking import asking
 from orca2.synthesis.budget import Budget
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.conversation import answer_once
-from orca2.synthesis.requests import Reply, Request
+from orca2.synthesis.requests import Request
 from orca2.synthesis.teachers.http import HttpTeacher
 
-SERVER = Path(__file__).resolve().parent.parent / "tests/orca2/synthesis/loopback.py"
+ROOT = Path(__file__).resolve().parent.parent
 WANTED_PER_SECOND = 300
 """The project's own goal for a process; hosted APIs allow less."""
 SYSTEM = "You are a careful assistant. Work step by step, and explain each step. " * 5
@@ -81,10 +82,10 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.02, help="seconds per answer")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    command = [sys.executable, str(SERVER), "--delay", str(arguments.delay)]
+    command = [sys.executable, "-m", "tests.loopback.server", "--delay", str(arguments.delay)]
     runs = []
     for _ in range(arguments.rounds):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
                 url = server.stdout.readline().strip()

@@ -29,6 +29,7 @@ LAYERS = {
     "orca2.option_files": 1,
     "orca2.targets": 1,
     "orca2.schemas": 2,
+    "orca2.serving": 2,
     "orca2.sweeps": 3,
     "orca2.sweep_table": 4,
     "orca2.curriculum": 5,

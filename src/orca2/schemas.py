@@ -107,6 +107,7 @@ class SynthesizeConfig:
     attempts: int = _at_least(1)
     first_wait_s: float = _at_least(0)
     longest_wait_s: float = _at_least(0)
+    ask_again: dict[str, bool] = MISSING
     shard_rows: int = _at_least(1)
     cache: str = MISSING
     rank: int = _at_least(0)

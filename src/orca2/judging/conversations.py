@@ -25,11 +25,12 @@ from orca2.judging.scenarios import Situation
 from orca2.records import Turn
 from orca2.runs import OPERATIONAL as RUN_OPERATIONAL
 from orca2.runs import atomic_write_json, atomic_write_text
+from orca2.serving.outcomes import Failure, Reply
 from orca2.synthesis.asking import Asking, asking
 from orca2.synthesis.budget import Budget, Spending
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.job import OPERATIONAL as TEACHER_OPERATIONAL
-from orca2.synthesis.requests import Ask, Failure, Reply, Request, Teacher
+from orca2.synthesis.requests import Ask, Request, Teacher
 
 OPERATIONAL = (*RUN_OPERATIONAL, *TEACHER_OPERATIONAL)
 """Settings that change how fast and at what price conversations are held, and not what is said."""

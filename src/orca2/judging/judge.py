@@ -27,10 +27,12 @@ from orca2.judging.rubrics import (
     preference_request,
     safety_request,
 )
-from orca2.synthesis.asking import Retry, asking
+from orca2.serving.outcomes import Failure
+from orca2.serving.retries import Retry
+from orca2.synthesis.asking import asking
 from orca2.synthesis.budget import Budget, BudgetStop, Spending
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Ask, Failure, Request, Teacher
+from orca2.synthesis.requests import Ask, Request, Teacher
 
 UNPARSABLE = "unparsable"
 

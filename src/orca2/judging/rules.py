@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from orca2.hashing import words_of
 from orca2.judging.rubrics import GRADE, GROUNDING, NO_TEXT, PREFERENCE, SAFETY, parse_sections
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import Failure, Reply, Usage
 from orca2.synthesis.budget import FREE, Price
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import Answer, Decoding, Failure, Reply, Request, Usage
+from orca2.synthesis.requests import Answer, Decoding, Request
 
 MODEL = "rules, not a model"
 _REFUSAL = re.compile(r"\b(?:can(?:no|')t|won't|will not|sorry|not able|unable)\b", re.IGNORECASE)

@@ -17,67 +17,24 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any, TypeVar
 
-from orca2.errors import ConfigError
+from orca2.serving.limits import Gate
+from orca2.serving.outcomes import NO_USAGE, Failure, Reply, Trouble, Usage, accepted
+from orca2.serving.retries import Retry
 from orca2.synthesis.budget import Budget, BudgetStop, Purse, Reservation, Spending, check_price, expected_tokens
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.conversation import Plan
-from orca2.synthesis.limits import LONGEST_PAUSE, Gate
-from orca2.synthesis.requests import (
-    NO_USAGE,
-    Answer,
-    Failed,
-    Failure,
-    Reply,
-    Request,
-    Teacher,
-    TeacherError,
-    Trouble,
-    accepted,
-)
+from orca2.synthesis.requests import Answer, Failed, Request, Teacher, TeacherError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WINDOW = 2
 """Plans under way for each call that may be: enough to hide slow items, little enough to keep in memory."""
-OVERLOAD = frozenset({"rate_limit", "timeout"})
-"""Trouble that fewer calls at a time would mend."""
 FIRST_OUTCOMES = 50
-"""When so many requests have ended and none has an answer, the run stops: what is wrong is wrong for all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """How often and after how long a call is repeated.
-
-    The wait before attempt n + 1 is drawn from the upper half of min(longest, first * 2^(n-1)) seconds; the
-    draw is seeded by the request's key, so it spreads the calls and is the same in every run.
-
-    Raises:
-        ConfigError: no attempt, or a negative wait.
-    """
-
-    attempts: int = 6
-    """Ours: with the waits below, a server may be gone for half a minute."""
-    first_seconds: float = 1.0
-    longest_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigError(f"attempts is {self.attempts}; give at least 1")
-        if not 0 <= self.first_seconds <= self.longest_seconds:
-            raise ConfigError(
-                f"first_seconds={self.first_seconds} must be from 0 to longest_seconds={self.longest_seconds}"
-            )
-
-    def wait(self, key: str, attempt: int, retry_after: float | None) -> float:
-        """Seconds to wait after the attempt of this number, from 1."""
-        backoff = min(self.longest_seconds, self.first_seconds * 2.0 ** (attempt - 1))
-        jittered = backoff * Random(f"{key}/{attempt}").uniform(0.5, 1.0)
-        return max(jittered, min(retry_after or 0.0, LONGEST_PAUSE))
+"""When so many requests have ended and none has an answer, for whatever reasons, the run stops: what is wrong is wrong
+for all."""
 
 
 @dataclass(slots=True)
@@ -107,6 +64,7 @@ class Asking:
         self._gate = Gate(teacher.limits)
         self._under_way: dict[str, asyncio.Future[Reply | Failure]] = {}
         self._before = purse.spending
+        self._works = False
         self.tally = Tally()
 
     @property
@@ -132,8 +90,7 @@ class Asking:
             TeacherError: no call can succeed.
         """
         if not self._teacher.cached:
-            outcome = await self._call(request)
-            return accepted(outcome) if isinstance(outcome, Reply) else outcome
+            return _judged(request, await self._call(request))
         key = request.key
         while key in self._under_way:
             shared = self._under_way[key]
@@ -144,12 +101,12 @@ class Asking:
         stored = self._cache.get(request)
         if stored is not None:
             self.tally.replayed += 1
-            return accepted(stored) if isinstance(stored, Reply) else stored
+            judged = _judged(request, stored)
+            self._works = self._works or isinstance(judged, Reply)
+            return judged
         shared = self._under_way[key] = asyncio.get_running_loop().create_future()
         try:
-            outcome = await self._call(request)
-            if isinstance(outcome, Reply):
-                outcome = accepted(outcome)
+            outcome = _judged(request, await self._call(request))
             shared.set_result(outcome)
             return outcome
         except Exception as error:
@@ -203,7 +160,7 @@ class Asking:
         for attempt in range(1, self._retry.attempts + 1):
             outcome = await self._attempt(request)
             if not isinstance(outcome, Trouble):
-                self._count(outcome)
+                self._count(request, outcome)
                 return outcome
             trouble = outcome
             self.tally.troubles[outcome.kind] += 1
@@ -216,7 +173,7 @@ class Asking:
         )
         if self._teacher.cached:
             self._cache.put(request, failure)
-        self._count(failure)
+        self._count(request, failure)
         return failure
 
     async def _attempt(self, request: Request) -> Reply | Failure | Trouble:
@@ -236,7 +193,7 @@ class Asking:
                 # Also after an exception or a cancellation: the server may have answered and billed.
                 self._settle(request, reservation, outcome)
             if isinstance(outcome, Trouble):
-                if outcome.kind in OVERLOAD or outcome.retry_after is not None:
+                if outcome.overload:
                     passage.complained(outcome.retry_after)
             else:
                 passage.answered(outcome.usage.prompt_tokens + outcome.usage.completion_tokens)
@@ -245,26 +202,38 @@ class Asking:
     def _settle(self, request: Request, reservation: Reservation, outcome: Reply | Failure | Trouble | None) -> None:
         # One transaction: after a crash, answer and price are both known, or the call is still open.
         with self._cache.writing():
+            usage: Usage | None = None
             if isinstance(outcome, Reply | Failure):
                 self._cache.put(request, outcome)
-                self._purse.settle(reservation, outcome.usage)
-            elif isinstance(outcome, Trouble) and not outcome.maybe_paid:
-                self._purse.settle(reservation, NO_USAGE)
-            else:
-                self._purse.settle(reservation, None)
+                usage = outcome.usage if isinstance(outcome, Failure) or outcome.usage_known else None
+            elif isinstance(outcome, Trouble):
+                usage = outcome.usage if outcome.maybe_paid else NO_USAGE
+            self._purse.settle(reservation, usage)
 
-    def _count(self, outcome: Reply | Failure) -> None:
-        judged = accepted(outcome) if isinstance(outcome, Reply) else outcome
+    def _count(self, request: Request, outcome: Reply | Failure) -> None:
+        judged = _judged(request, outcome)
         if isinstance(judged, Reply):
             self.tally.answered += 1
             return
         self.tally.failures[judged.kind] += 1
-        hopeless = self.tally.failures["invalid"] + self.tally.failures["exhausted"]
-        if self.tally.answered == 0 and hopeless >= FIRST_OUTCOMES:
+        failures = sum(self.tally.failures.values())
+        if self.tally.answered == 0 and failures >= FIRST_OUTCOMES and not self._has_worked():
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.tally.failures.most_common())
             raise TeacherError(
-                f"teacher={self._teacher.name} answered none of the first {hopeless} requests; the last failure: "
-                f"{judged.kind}: {judged.reason}"
+                f"teacher={self._teacher.name} answered none of the first {failures} requests ({kinds}); the last "
+                f"failure: {judged.kind}: {judged.reason}"
             )
+
+    def _has_worked(self) -> bool:
+        """Whether this run has an answer, of an earlier process, too: what is left may be what cannot be answered."""
+        if not self._works:
+            replies = self._cache.replies(self._purse.run)
+            self._works = any(isinstance(accepted(reply), Reply) for reply in replies)
+        return self._works
+
+
+def _judged(request: Request, outcome: Reply | Failure) -> Reply | Failure:
+    return accepted(outcome, request.prompt) if isinstance(outcome, Reply) else outcome
 
 
 @contextlib.asynccontextmanager

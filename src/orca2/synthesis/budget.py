@@ -19,8 +19,9 @@ from dataclasses import dataclass, fields, replace
 from typing_extensions import override
 
 from orca2.errors import ConfigError, Orca2Error
+from orca2.serving.outcomes import Usage
 from orca2.synthesis.cache import Cache, CallState
-from orca2.synthesis.requests import Request, Usage
+from orca2.synthesis.requests import Request
 
 TEMPLATE_TOKENS = 256
 """Tokens that a chat template may add to a call beyond its messages (ours; Llama 3.1's adds about 30, Qwen
@@ -174,7 +175,7 @@ class Purse:
     """Guards one run's budget in one event loop. A cap in USD needs a price: see `check_price`."""
 
     def __init__(self, budget: Budget, price: Price | None, cache: Cache, run: str) -> None:
-        self._budget, self._price, self._cache, self._run = budget, price, cache, run
+        self._budget, self._price, self._cache, self.run = budget, price, cache, run
         self._spent = spending_of(cache, [run])
         self._reserved = Spending()
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -208,7 +209,7 @@ class Purse:
             await turn
         self._reserved = self._reserved + cost
         usd = None if self._price is None else cost.usd
-        return Reservation(self._cache.open_call(self._run, request.key, worst, usd), worst)
+        return Reservation(self._cache.open_call(self.run, request.key, worst, usd), worst)
 
     def settle(self, reservation: Reservation, usage: Usage | None) -> None:
         """Replace a reservation by what the call took; None, where nobody knows, counts the worst case."""

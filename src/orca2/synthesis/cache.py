@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from orca2.errors import DataError
-from orca2.synthesis.requests import LASTING, NO_USAGE, Failure, Reply, Request, Usage, key_of
+from orca2.serving.outcomes import LASTING, Failure, FailureKind, Reply, Usage, accepted
+from orca2.synthesis.requests import Request, key_of
 
 APPLICATION_ID = 0x6F726332
 """`orc2`, in the file's header: tells this file from any other sqlite file."""
@@ -59,6 +60,8 @@ class BatchResult(NamedTuple):
     """Its canonical JSON."""
     outcome: Reply | Failure | None
     """None where the job ended without an answer to it, so that nothing was billed."""
+    usage: Usage | None
+    """None where an answer came that nobody counted: its call stays open, and so at its worst."""
     usd: float | None
 
 
@@ -69,8 +72,11 @@ class Cache:
         DataError: the file is damaged, is something else, or has a newer format.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, ask_again: Collection[FailureKind] = ()) -> None:
+        """`ask_again`: kinds of lasting failures that this process does not find, so that each is asked once more,
+        such as `too_long` where the server has a longer context by now. What comes then takes the old one's place.
+        """
+        self.path, self._ask_again, self._again = Path(path), frozenset(ask_again), set[str]()
         with self._translated():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -97,13 +103,32 @@ class Cache:
             if row is None:
                 continue
             stored: Reply | Failure = self._decoded(key, row[0], row[1], kind)
+            judged = accepted(stored, request.prompt) if isinstance(stored, Reply) else stored
+            if isinstance(judged, Failure) and judged.kind in self._ask_again and key not in self._again:
+                return None
             if isinstance(stored, Reply) or stored.kind in LASTING:
                 return stored
         return None
 
     def put(self, request: Request, outcome: Reply | Failure) -> None:
-        """Store what came back. The first reply stays; a failure is replaced by the next outcome."""
+        """Store what came back. The first reply stays, unless it is one to ask again; a failure is replaced by the next
+        outcome.
+        """
+        if self._ask_again and request.key not in self._again:
+            with self.writing():
+                if isinstance(outcome, Reply) and self.get(request) is None:
+                    self._db.execute("DELETE FROM answers WHERE key = ?", (request.key,))
+            self._again.add(request.key)
         self._put(request.key, request.canonical, outcome)
+
+    def replies(self, run: str) -> Iterator[Reply]:
+        """The replies to the calls of a run. Raises DataError for a damaged row."""
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT DISTINCT key, request, reply FROM calls JOIN answers USING (key) WHERE run = ?", (run,)
+            )
+            for key, request, reply in rows:
+                yield self._decoded(key, request, reply, Reply)
 
     def open_call(self, run: str, key: str, worst: Usage, usd: float | None) -> int:
         """Note a call before it is sent, at its worst case. Returns its number."""
@@ -192,14 +217,14 @@ class Cache:
         run = _run_of(token)
         with self.writing():
             for result in results:
-                usage = NO_USAGE
                 if result.outcome is not None:
                     self._put(result.key, result.request, result.outcome)
-                    usage = result.outcome.usage
+                if result.usage is None:
+                    continue
                 self._db.execute(
                     "UPDATE calls SET state = 'known', prompt_tokens = ?, completion_tokens = ?, usd = ? "
                     "WHERE key = ? AND run = ? AND state = 'open'",
-                    (usage.prompt_tokens, usage.completion_tokens, result.usd, result.key, run),
+                    (result.usage.prompt_tokens, result.usage.completion_tokens, result.usd, result.key, run),
                 )
             self._db.execute("DELETE FROM waiting WHERE token = ?", (token,))
             self._db.execute("DELETE FROM batches WHERE token = ?", (token,))

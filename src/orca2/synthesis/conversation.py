@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orca2.synthesis.requests import NO_USAGE, Ask, Failed, Failure, Reply, Request, Usage
+from orca2.serving.outcomes import NO_USAGE, Failure, Reply, Usage
+from orca2.synthesis.requests import Ask, Failed, Request
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

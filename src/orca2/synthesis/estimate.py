@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orca2.errors import DataError
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import Usage
 from orca2.synthesis.budget import FREE, Price, expected_prompt_tokens, worst_case
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.instructions import Calls
-from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import Request, Teacher, Usage
+from orca2.synthesis.requests import Request, Teacher
 from orca2.synthesis.rows import Asked, request_of
 
 EXPECTED_ANSWER = 300

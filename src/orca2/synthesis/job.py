@@ -1,12 +1,15 @@
 """What a synthesis is made of, and which settings leave its rows as they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
+from orca2.serving.outcomes import LASTING, FailureKind
+from orca2.serving.retries import Retry
 from orca2.strategies import StrategyChoice
-from orca2.synthesis.asking import Retry
 from orca2.synthesis.budget import Budget, check_price
+from orca2.synthesis.cache import Cache
 from orca2.synthesis.cleaning.cleaning import Cleaning
 from orca2.synthesis.instructions import InstructionSource
 from orca2.synthesis.items import TaskReader
@@ -14,13 +17,12 @@ from orca2.synthesis.publishing.hub import check_hub
 from orca2.synthesis.requests import Teacher
 from orca2.synthesis.sampling import TaskMix, sized
 from orca2.synthesis.teachers.batch import BatchTeacher
-from orca2.synthesis.teachers.completions import api_key
-from orca2.synthesis.teachers.http import HttpTeacher
+from orca2.synthesis.teachers.http import HttpTeacher, speaker_of
 from orca2.synthesis.verification.presets import Verification
 
 OPERATIONAL = (
     "name", "out_dir", "estimate", "cache", "shard_rows", "rank", "world", "max_usd", "max_tokens", "max_requests",
-    "attempts", "first_wait_s", "longest_wait_s", "verification.timeout", "push_to_hub", "hub_private",
+    "attempts", "first_wait_s", "longest_wait_s", "ask_again", "verification.timeout", "push_to_hub", "hub_private",
     *(
         f"teacher.{key}"
         for key in (
@@ -58,6 +60,8 @@ class SynthesisJob:
     attempts: int
     first_wait_s: float
     longest_wait_s: float
+    ask_again: Mapping[FailureKind, bool]
+    """Failures of earlier processes that are asked once more although another answer to the same call is unlikely."""
     shard_rows: int
     cache: str
     rank: int
@@ -81,6 +85,8 @@ class SynthesisJob:
                 f"verification.samples={self.verification.samples} asks for several answers, but at temperature 0 they "
                 "are all the same: set teacher.temperature=0.7, or verification.samples=1"
             )
+        if unknown := sorted(set(self.ask_again) - set(LASTING)):
+            raise ConfigError(f"ask_again names {unknown}; the cache keeps failures of the kinds {', '.join(LASTING)}")
         check_price(self.budget, self.teacher.price, self.teacher.model)
         _ = self.retry
         if self.push_to_hub is not None:
@@ -89,7 +95,11 @@ class SynthesisJob:
     def require_here(self) -> None:
         """Raise ConfigError for a key that is not set, before an hour of reading items. An estimate needs none."""
         if isinstance(self.teacher, HttpTeacher | BatchTeacher):
-            api_key(self.teacher.api_key_env, self.teacher.name)
+            speaker_of(self.teacher)
+
+    def opened_cache(self, path: str | None = None) -> Cache:
+        """The answers so far, without those to ask again; `path`: another file than the job's own."""
+        return Cache(path or self.cache, [kind for kind, again in self.ask_again.items() if again])
 
     @property
     def budget(self) -> Budget:

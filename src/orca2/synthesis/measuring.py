@@ -19,15 +19,17 @@ from typing import Literal
 from rich.console import Console
 
 from orca2.errors import ConfigError, DataError
+from orca2.serving.outcomes import FailureKind
+from orca2.serving.retries import Retry
 from orca2.strategies import Strategy, StrategyMixture
-from orca2.synthesis.asking import Asking, Retry, asking
+from orca2.synthesis.asking import Asking, asking
 from orca2.synthesis.budget import Budget
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
 from orca2.synthesis.instructions import InstructionSource
 from orca2.synthesis.items import TaskItem
 from orca2.synthesis.progress import ProbesLine
-from orca2.synthesis.requests import FailureKind, Teacher
+from orca2.synthesis.requests import Teacher
 from orca2.synthesis.rows import Answered, Answering, Asked
 from orca2.synthesis.selection import (
     Group,

@@ -65,7 +65,7 @@ def synthesize(
     data_set = signature(config, OPERATIONAL)
     with rank.locked():
         _drop_other_worlds(run, job.world)
-        with Cache(job.cache) as cache:
+        with job.opened_cache() as cache:
             accounts = Accounts(cache, data_set, run.path / FOLDER)
             if isinstance(job.strategy, MeasuredStrategy):
                 job = replace(job, strategy=measure(job, job.strategy, run, accounts, console))

@@ -1,4 +1,4 @@
-"""What is asked of a teacher and what comes back.
+"""What is asked of a teacher; `orca2.serving.outcomes` holds what comes back.
 
     Request(model, decoding, system, user, history, sample)  --key-->  sha256, the address in the cache
         │ one call
@@ -16,31 +16,21 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orca2.errors import ConfigError, DataError, Orca2Error
-from orca2.hashing import is_unicode
 from orca2.records import Turn
+from orca2.serving.outcomes import Failure, Reply, Trouble
+from orca2.serving.wire import messages
 from orca2.tasks.family import Problem
 
 if TYPE_CHECKING:
+    from orca2.serving.limits import Limits
     from orca2.synthesis.budget import Price
     from orca2.synthesis.cache import Cache
-    from orca2.synthesis.limits import Limits
 
 KEY_VERSION = 1
 """Part of every key: raise it when the same request would be sent in another form."""
-
-FailureKind = Literal["refused", "truncated", "too_long", "unparsable", "filtered", "invalid", "missing", "exhausted"]
-"""`refused`: the model declined; `truncated`: the answer met max_tokens; `too_long`: the prompt does not fit
-the context; `unparsable`: an answer without text; `filtered`: stopped by the provider's content filter;
-`invalid`: the server does not accept the request; `missing`: a replayed cache does not hold it; `exhausted`:
-every attempt ended in trouble."""
-
-LASTING: frozenset[FailureKind] = frozenset({"refused", "truncated", "too_long", "unparsable", "filtered"})
-"""Failures that a later run would meet again, so the cache replays them; the others are asked anew."""
-
-TroubleKind = Literal["rate_limit", "server", "timeout", "connection", "malformed"]
 
 
 class TeacherError(Orca2Error):
@@ -121,10 +111,7 @@ class Request:
     @property
     def messages(self) -> list[dict[str, str]]:
         """`[{"role": ..., "content": ...}, ...]`, as chat completions want them."""
-        chat = [{"role": "system", "content": self.system}] if self.system else []
-        for turn in self.history:
-            chat += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.answer}]
-        return [*chat, {"role": "user", "content": self.user}]
+        return messages(self.system, self.history, self.user)
 
     @property
     def canonical(self) -> str:
@@ -149,6 +136,11 @@ class Request:
         return self._key
 
     @property
+    def prompt(self) -> str:
+        """The text of all messages."""
+        return "\n".join(message["content"] for message in self.messages)
+
+    @property
     def prompt_bytes(self) -> int:
         """Length of all messages in UTF-8."""
         return sum(len(message["content"].encode()) for message in self.messages)
@@ -161,67 +153,6 @@ class Request:
 def key_of(canonical: str) -> str:
     """sha256 of a request's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Tokens of one call as the teacher counted them."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    """Those of the prompt that the provider had in its prefix cache, and bills at another price."""
-    reasoning_tokens: int = 0
-    """Those of `completion_tokens` that the model reasoned with, where the provider counts them."""
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-        )
-
-
-NO_USAGE = Usage(prompt_tokens=0, completion_tokens=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What a teacher wrote. Stored as it came; `accepted` says whether it is an answer."""
-
-    text: str
-    finish_reason: str
-    """As the server says: `stop`, `length`, `content_filter`, ..."""
-    usage: Usage
-    model: str
-    """Model and revision as the server reports them; an `Example`'s teacher."""
-    reasoning: str = ""
-    """Hidden reasoning where the server shows it; no part of the answer."""
-    refusal: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A request without an answer. Counted and listed, never dropped in silence."""
-
-    kind: FailureKind
-    reason: str
-    usage: Usage = NO_USAGE
-    text: str = ""
-    """What the teacher had written, for looking at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """A call that went wrong on the way; the same call may succeed later."""
-
-    kind: TroubleKind
-    reason: str
-    retry_after: float | None = None
-    """Seconds that the server asks to wait."""
-    maybe_paid: bool = False
-    """The server may have answered and billed: a budget counts the worst case."""
 
 
 class Failed(Exception):
@@ -267,19 +198,3 @@ class Teacher(Protocol):
         stored in the cache before this returns.
         """
         ...
-
-
-def accepted(reply: Reply) -> Reply | Failure:
-    """The reply where it is a whole answer, else what kind of failure it is."""
-    kinds: dict[str, FailureKind] = {"length": "truncated", "content_filter": "filtered"}
-    if reply.refusal:
-        return Failure(kind="refused", reason=reply.refusal, usage=reply.usage, text=reply.text)
-    if reply.finish_reason in kinds:
-        reason = f"finish_reason is {reply.finish_reason!r} after {reply.usage.completion_tokens} tokens"
-        return Failure(kind=kinds[reply.finish_reason], reason=reason, usage=reply.usage, text=reply.text)
-    if not reply.text.strip():
-        return Failure(kind="unparsable", reason="the answer has no text", usage=reply.usage)
-    if not is_unicode(reply.text):
-        reason = "the answer holds half of a surrogate pair; no file can hold it"
-        return Failure(kind="unparsable", reason=reason, usage=reply.usage, text=reply.text)
-    return reply

@@ -13,11 +13,12 @@ from typing import NamedTuple, Protocol
 
 from orca2.errors import DataError
 from orca2.records import Example, Rejected
+from orca2.serving.outcomes import Failure, FailureKind
 from orca2.synthesis.builders.plans import Written, plan_of
 from orca2.synthesis.instructions import Instruction
 from orca2.synthesis.items import TaskItem
 from orca2.synthesis.readers.procedural import is_generated, problem_of
-from orca2.synthesis.requests import Ask, Failed, Failure, FailureKind, Generated, Request, Teacher
+from orca2.synthesis.requests import Ask, Failed, Generated, Request, Teacher
 from orca2.synthesis.verification.checkers import Verdict, Verifier
 from orca2.synthesis.verification.presets import Sample, Verification
 

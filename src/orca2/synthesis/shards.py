@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orca2.errors import DataError
-from orca2.synthesis.requests import Usage
+from orca2.serving.outcomes import Usage
 from orca2.synthesis.spill import clear_disk_errors
 
 GROUP_ROWS = 10_000

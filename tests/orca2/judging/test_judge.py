@@ -31,10 +31,10 @@ from orca2.judging.judge import judge, questions
 from orca2.judging.rubrics import GROUNDING
 from orca2.judging.rules import RuleJudge, RuleUser
 from orca2.judging.scenarios import Scenario, situations
-from orca2.synthesis.asking import Retry
+from orca2.serving.retries import Retry
 from orca2.synthesis.budget import Budget
 from orca2.synthesis.teachers.http import HttpTeacher
-from tests.orca2.synthesis import loopback
+from tests.loopback import server as loopback
 
 ROOT = Path(__file__).parents[3]
 QUICK = Retry(attempts=12, first_seconds=0.01, longest_seconds=0.05)

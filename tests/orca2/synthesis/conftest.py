@@ -14,7 +14,7 @@ from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config, storable
 from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.pipeline import synthesize
-from tests.orca2.synthesis import loopback as loopback_module
+from tests.loopback import server as loopback_module
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from orca2.errors import DataError
+from orca2.serving.outcomes import Usage
 from orca2.synthesis.accounts import PROBES, Accounts
 from orca2.synthesis.budget import Budget, BudgetStop, Spending
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Usage
 
 FOUR, TWO = [f"{rank}-of-4" for rank in range(4)], ["0-of-2", "1-of-2"]
 

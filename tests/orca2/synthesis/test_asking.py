@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 
 from orca2.errors import ConfigError
-from orca2.synthesis.asking import Asking, Retry, asking
+from orca2.serving.outcomes import Failure, Reply
+from orca2.serving.retries import Retry
+from orca2.synthesis.asking import Asking, asking
 from orca2.synthesis.budget import Budget, BudgetStop, Price
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.conversation import Conversation, answer_once, draft_then_check
-from orca2.synthesis.requests import Ask, Failure, Reply, Request, TeacherError
+from orca2.synthesis.requests import Ask, Request, TeacherError
 from orca2.synthesis.teachers.http import HttpTeacher
-from tests.orca2.synthesis import loopback
+from tests.loopback import server as loopback
 
 Faults, serving = loopback.Faults, loopback.serving
 
@@ -61,7 +63,7 @@ def collect(
 
     async def run() -> tuple[list[Any], Asking]:
         ordered = settings.pop("ordered", True)
-        with Cache(cache) as opened:
+        with Cache(cache, settings.pop("ask_again", ())) as opened:
             async with asking(teacher, opened, **({"retry": QUICK} | settings)) as asked:
                 return [pair async for pair in asked.map(items, plan, ordered)], asked
 
@@ -377,7 +379,7 @@ def _wait_for(condition: Any, child: Any) -> None:
 
 def test_price_counts_cached_tokens() -> None:
     """Fails if prompt tokens from the provider's prefix cache are billed at the full price."""
-    from orca2.synthesis.requests import Usage
+    from orca2.serving.outcomes import Usage
 
     usage = Usage(prompt_tokens=1_000_000, completion_tokens=500_000, cached_tokens=400_000)
     assert Price(prompt=2.0, completion=8.0, cached_prompt=1.0).usd(usage) == pytest.approx(1.2 + 0.4 + 4.0)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from orca2.errors import ConfigError
+from orca2.serving.outcomes import Usage
 from orca2.synthesis.budget import Budget, BudgetStop, Price, Purse, Spending, price_of, worst_case
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Decoding, Request, Usage
+from orca2.synthesis.requests import Decoding, Request
 
 ASKED = Request(model="m", decoding=Decoding(max_tokens=100), system="", user="x" * 28)
 WORST = 28 + 256 + 16 + 100

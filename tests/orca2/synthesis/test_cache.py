@@ -9,8 +9,9 @@ import pytest
 
 from orca2.errors import ConfigError, DataError
 from orca2.records import Turn
+from orca2.serving.outcomes import NO_USAGE, Failure, Reply, Usage
 from orca2.synthesis.cache import BatchResult, Cache
-from orca2.synthesis.requests import NO_USAGE, Decoding, Failure, Reply, Request, Usage
+from orca2.synthesis.requests import Decoding, Request
 
 DECODING = Decoding(max_tokens=10, temperature=0.0)
 ASKED = Request(model="m", decoding=DECODING, system="Be brief.", user="1 + 1?")
@@ -166,7 +167,10 @@ def test_batch_jobs_outlive_their_process(tmp_path: Path) -> None:
         assert cache.batches(["a/0"]) == {"a/0/token": "batch_1"} and cache.batches(["a", "a/1"]) == {}
         assert cache.waiting("a/0/token") == {ASKED.key: ASKED.canonical, other.key: other.canonical}
         assert cache.calls("a/0") == {"open": (2, 198, 18, 2.0)}
-        results = [BatchResult(ASKED.key, ASKED.canonical, TWO, 0.1), BatchResult(other.key, "", None, 0.0)]
+        results = [
+            BatchResult(ASKED.key, ASKED.canonical, TWO, TWO.usage, 0.1),
+            BatchResult(other.key, "", None, NO_USAGE, 0.0),
+        ]
         cache.end_batch("a/0/token", results)
         assert cache.get(ASKED) == TWO and len(cache) == 1 and cache.get(other) is None
         assert cache.calls("a/0") == {"known": (2, 7, 1, 0.1)}

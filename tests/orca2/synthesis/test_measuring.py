@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 
 from orca2.errors import ConfigError, DataError
+from orca2.serving.outcomes import Failure, Usage
+from orca2.serving.retries import Retry
 from orca2.settings import build, build_all, compose_config
 from orca2.strategies import StrategyMixture
 from orca2.synthesis import measuring, progress
-from orca2.synthesis.asking import Retry, asking
+from orca2.synthesis.asking import asking
 from orca2.synthesis.budget import Budget, BudgetStop
 from orca2.synthesis.cache import Cache
 from orca2.synthesis.items import TaskItem
@@ -23,7 +25,7 @@ from orca2.synthesis.job import SynthesisJob
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.pipeline import pre_flight
 from orca2.synthesis.readers.procedural import ProceduralTasks
-from orca2.synthesis.requests import Failure, Teacher, Usage
+from orca2.synthesis.requests import Teacher
 from orca2.synthesis.rows import Answered, Asked, Failing, request_of
 from orca2.synthesis.selection import Measured
 from orca2.synthesis.teachers.http import HttpTeacher

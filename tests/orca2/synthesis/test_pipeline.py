@@ -19,6 +19,7 @@ from orca2.synthesis.budget import BudgetStop
 from orca2.synthesis.job import SynthesisJob
 from orca2.synthesis.readers.procedural import ProceduralTasks
 from orca2.synthesis.sampling import TaskMix
+from tests.loopback.modes import FORCED
 
 SERVED = (
     "teacher=vllm_server", "teacher.model=m", "teacher.max_tokens=40", "teacher.timeout_s=2", "teacher.concurrency=64",
@@ -144,7 +145,7 @@ def test_cleaning_leaves_out_refuses_and_is_reported(tmp_path: Path, data_sets: 
 
 def test_failures_are_typed_and_listed(tmp_path: Path, data_sets: Any, loopback: Any) -> None:
     """A row that vanished with its reason cannot be mended."""
-    lines = [{"q": f"What is {n} + 1? {word}", "a": str(n + 1)} for n, word in enumerate(("", *loopback.FORCED[:6]))]
+    lines = [{"q": f"What is {n} + 1? {word}", "a": str(n + 1)} for n, word in enumerate(("", *FORCED[:6]))]
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with loopback.serving() as server:

@@ -7,6 +7,5 @@ vllm.py       vLLM's offline engine in this process                             
 ray.py        Ray Data over vLLM, for many nodes                                   (its own environment)
 rule.py       rules that solve the generated tasks; no model
 replay.py     the answers of another run's cache
-completions.py   the wire format that http.py and batch.py share
 gathering.py     collects single requests into batches for the last four
 """

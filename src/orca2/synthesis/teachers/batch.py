@@ -13,6 +13,7 @@ are left alone.
 import asyncio
 import io
 import json
+import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,13 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orca2.errors import ConfigError
+from orca2.serving.client import open_client
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import NO_USAGE, Failure, Reply, Trouble, Unusable
+from orca2.serving.refusals import Speaker, read_error, redacted
+from orca2.serving.wire import TokenLimitField, read_reply
 from orca2.synthesis.budget import Price, price_of
 from orca2.synthesis.cache import BatchResult, Cache
-from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import NO_USAGE, Answer, Decoding, Failure, Reply, Request, TeacherError, Trouble
-from orca2.synthesis.teachers.completions import api_key, body, read_error, read_reply, redacted
+from orca2.synthesis.requests import Answer, Decoding, Request, TeacherError
 from orca2.synthesis.teachers.gathering import Gathering, Outcome
-from orca2.synthesis.teachers.http import TokenLimitField, open_client
+from orca2.synthesis.teachers.http import body_of, speaker_of
 
 MOST_REQUESTS = 50_000
 """In one file (OpenAI's Batch API documentation)."""
@@ -40,6 +44,8 @@ TIMEOUT_S = 600.0
 """For one upload or download; ours."""
 CALLS_TO_THE_SERVICE = 5
 """Attempts to upload, create or find a job; ours."""
+LISTED = 10
+"""Odd ids that a warning names; ours."""
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
@@ -98,9 +104,9 @@ class BatchTeacher:
 
     @asynccontextmanager
     async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
-        secret = api_key(self.api_key_env, self.name)
-        async with open_client(self.base_url, secret, TIMEOUT_S, max(2, self.jobs)) as client:
-            service = _Service(self, client, secret, cache, runs[0])
+        speaker = speaker_of(self)
+        async with open_client(self.base_url, speaker.secret, TIMEOUT_S, max(2, self.jobs)) as client:
+            service = _Service(self, client, speaker, cache, runs[0])
             await service.take_up(runs)
             try:
                 yield service.answer
@@ -115,8 +121,8 @@ class _MayExist(TeacherError):
 class _Service:
     """The open jobs of one process."""
 
-    def __init__(self, teacher: BatchTeacher, client: Any, secret: str, cache: Cache, run: str) -> None:
-        self._teacher, self._client, self._secret, self._cache, self._run = teacher, client, secret, cache, run
+    def __init__(self, teacher: BatchTeacher, client: Any, speaker: Speaker, cache: Cache, run: str) -> None:
+        self._teacher, self._client, self._speaker, self._cache, self._run = teacher, client, speaker, cache, run
         self._gathering = Gathering(self._answers, teacher.batch_size, teacher.linger_s)
         self.answer, self.close = self._gathering.answer, self._gathering.close
 
@@ -170,7 +176,9 @@ class _Service:
                 continue  # its call stays open, and so counts at its worst
             stored = outcome if isinstance(outcome, Reply | Failure) else None
             usage = NO_USAGE if stored is None else stored.usage
-            results.append(BatchResult(key, request, stored, None if price is None else price.usd(usage)))
+            counted = not isinstance(stored, Reply) or stored.usage_known
+            usd = None if price is None else price.usd(usage)
+            results.append(BatchResult(key, request, stored, usage if counted else None, usd))
         self._cache.end_batch(token, results)
 
     async def _create(self, token: str, requests: Sequence[Request]) -> str | Trouble:
@@ -247,20 +255,25 @@ class _Service:
             try:
                 return await call()
             except openai.APIStatusError as error:
-                name, headers = self._teacher.name, error.response.headers
-                meaning = read_error(error.status_code, error.response.text, headers, name, self._secret)
+                response = error.response
+                meaning = read_error(error.status_code, response.text, response.headers, self._speaker)
+                if isinstance(meaning, Unusable):
+                    raise TeacherError(meaning.reason) from None
                 if isinstance(meaning, Failure):
+                    name = self._teacher.name
                     raise TeacherError(f"teacher={name}: the batch service refuses: {meaning.reason}") from None
                 trouble = meaning
             except openai.APIConnectionError as error:
-                trouble = Trouble(kind="connection", reason=redacted(f"{error} {error.__cause__!r}", self._secret))
+                trouble = Trouble(
+                    kind="connection", reason=redacted(f"{error} {error.__cause__!r}", self._speaker.secret)
+                )
         assert trouble is not None
         return trouble
 
     async def _results(self, token: str, id: str, asked: Mapping[str, str]) -> dict[str, Outcome]:
         """Wait for a job, store its results and return them by key."""
         job = await self._ended(id)
-        outcomes: dict[str, Outcome] = {}
+        texts = []
         for file in (job.output_file_id, job.error_file_id):
             if not file:
                 continue
@@ -270,7 +283,10 @@ class _Service:
                 raise TeacherError(
                     f"teacher={self._teacher.name}: results of job {id} cannot be fetched: {content.reason}"
                 )
-            outcomes |= read_lines(content.text, self._teacher.name, self._secret)
+            texts.append(content.text)
+        outcomes, oddities = read_results(texts, asked, self._speaker)
+        for oddity in oddities:
+            logging.getLogger(__name__).warning("teacher=%s, job %s: %s", self._teacher.name, id, oddity)
         if job.status == "failed":
             outcomes = dict.fromkeys(asked, self._refused(job))
         self._end(token, asked, outcomes)
@@ -290,7 +306,7 @@ class _Service:
 
     def _refused(self, job: Any) -> Outcome:
         errors = (job.errors.data if job.errors else None) or []
-        reason = redacted("; ".join(f"{error.code}: {error.message}" for error in errors), self._secret)
+        reason = redacted("; ".join(f"{error.code}: {error.message}" for error in errors), self._speaker.secret)
         if any(error.code == "token_limit_exceeded" for error in errors):
             # Too much is queued at the provider; it drains by itself.
             return Trouble(kind="rate_limit", reason=reason)
@@ -305,7 +321,7 @@ def line(request: Request, token_limit_field: str) -> bytes:
         "custom_id": request.key,
         "method": "POST",
         "url": "/v1/chat/completions",
-        "body": body(request, token_limit_field),
+        "body": body_of(request, token_limit_field),
     }
     return json.dumps(row).encode() + b"\n"
 
@@ -325,26 +341,45 @@ def parts(requests: Sequence[Request], token_limit_field: str) -> Iterator[list[
         yield part
 
 
-def read_lines(text: str, teacher: str, secret: str) -> Iterator[tuple[str, Outcome]]:
-    """(key, outcome) of each line of a result file; a TeacherError where a line says that no call can succeed, for the
-    lines beside it may hold answers. Lines that are none are left out: their requests count as unanswered.
+def read_results(
+    texts: Sequence[str], asked: Mapping[str, str], speaker: Speaker
+) -> tuple[dict[str, Outcome], list[str]]:
+    """Key -> outcome of a job's result files, and what is odd in them: lines that are no results, ids that were not
+    asked, and ids that come again, of which the first line counts. `asked`: key -> canonical request.
+
+    A TeacherError is the outcome where a line says that no call can succeed, for the lines beside it may hold answers.
     """
-    for row in text.split("\n"):
+    outcomes: dict[str, Outcome] = {}
+    again: list[str] = []
+    unknown: list[str] = []
+    broken = 0
+    for row in (row for text in texts for row in text.split("\n") if row.strip()):
         try:
             values = json.loads(row)
             key, response = str(values["custom_id"]), values["response"]
             status = 0 if response is None else int(response["status_code"])
+            content = None if response is None else response["body"]
         except (ValueError, KeyError, TypeError):
+            broken += 1
             continue
-        if status == 0:
-            yield key, Trouble(kind="server", reason=redacted(json.dumps(values.get("error")), secret))
-        elif status != 200:
-            try:
-                yield key, read_error(status, json.dumps(response["body"]), {}, teacher, secret)
-            except TeacherError as error:
-                yield key, error
+        if key not in asked or key in outcomes:
+            (again if key in outcomes else unknown).append(key)
         else:
-            try:
-                yield key, read_reply(response["body"])
-            except ValueError as error:
-                yield key, Trouble(kind="malformed", reason=str(error), maybe_paid=True)
+            most = json.loads(asked[key])["decoding"]["max_tokens"]
+            outcomes[key] = _outcome(status, content, values.get("error"), most, speaker)
+    oddities = [
+        f"{len(keys)} lines have an id that {what}: {', '.join(keys[:LISTED])}{', ...' if len(keys) > LISTED else ''}"
+        for keys, what in ((again, "came before; the first answer is kept"), (unknown, "was not asked for"))
+        if keys
+    ]
+    return outcomes, oddities + ([f"{broken} lines are not results; their requests are asked again"] if broken else [])
+
+
+def _outcome(status: int, content: Any, error: Any, most_tokens: int, speaker: Speaker) -> Outcome:
+    if status == 0:
+        return Trouble(kind="server", reason=redacted(json.dumps(error), speaker.secret))
+    if status == 200:
+        outcome = read_reply(content, most_tokens, speaker)
+    else:
+        outcome = read_error(status, json.dumps(content), {}, speaker)
+    return TeacherError(outcome.reason) if isinstance(outcome, Unusable) else outcome

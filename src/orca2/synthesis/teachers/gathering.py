@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from orca2.synthesis.requests import Failure, Reply, Request, TeacherError, Trouble
+from orca2.serving.outcomes import Failure, Reply, Trouble
+from orca2.synthesis.requests import Request, TeacherError
 
 Outcome = Reply | Failure | Trouble | TeacherError
 """A TeacherError is raised to the caller of its request; the other requests of the batch keep their outcomes."""

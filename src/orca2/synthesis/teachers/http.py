@@ -1,32 +1,19 @@
 """A teacher behind an OpenAI-compatible server: a hosted API, `vllm serve`, or `transformers serve`."""
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
 from orca2.errors import ConfigError
+from orca2.serving.client import Server
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import Failure, Reply, Trouble, Unusable
+from orca2.serving.refusals import Speaker
+from orca2.serving.wire import TokenLimitField, api_key, body
 from orca2.synthesis.budget import Price, price_of
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import Answer, Decoding, Failure, Reply, Request, Trouble
-from orca2.synthesis.teachers.completions import api_key, body, read_error, read_reply, redacted
-
-CONNECT_SECONDS = 10.0
-"""For opening a connection; ours."""
-POOL_CONNECTIONS = 16
-"""Of one client. The HTTP library's pool looks at each of its connections twice a request, so one of 256
-takes longer than all the rest (measured: 4.4 ms of processor time a request, 2.0 ms with pools of 16)."""
-NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
-"""Errors of the HTTP library before a request is on its way, so that it cannot have been billed. By name,
-because openai 2 stands on httpx and openai 3 on httpx2."""
-HTTP_LIBRARIES = ("httpx", "httpx2", "openai")
-"""They log a line for each request, which would bury the progress line under a million others."""
-
-TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
+from orca2.synthesis.requests import Answer, Decoding, Request, TeacherError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,23 +47,20 @@ class HttpTeacher:
     """Tokens: `prompt`, `completion`, and `cached_prompt` where it differs; None or left out where not known."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     cached: bool = field(default=True, init=False)
+    server: Server = field(init=False)
     decoding: Decoding = field(init=False)
     limits: Limits = field(init=False)
     price: Price | None = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url is {self.base_url!r}; give a URL such as http://127.0.0.1:8000/v1")
-        if "@" in urlsplit(self.base_url).netloc:
-            raise ConfigError("base_url holds a user or password; take them out and set api_key_env instead")
+        server = Server(
+            group="teacher",
+            base_url=self.base_url,
+            timeout_s=self.timeout_s,
+            token_limit_field=self.token_limit_field,
+        )
         if not self.model:
             raise ConfigError("model is empty; give the name under which the server knows it")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s is {self.timeout_s!r}; give seconds above 0")
-        if self.token_limit_field not in get_args(TokenLimitField):
-            raise ConfigError(
-                f"token_limit_field is {self.token_limit_field!r}; allowed are {get_args(TokenLimitField)}"
-            )
         decoding = Decoding(
             max_tokens=self.max_tokens,
             temperature=self.temperature,
@@ -90,67 +74,43 @@ class HttpTeacher:
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute,
         )
+        object.__setattr__(self, "server", server)
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", limits)
         object.__setattr__(self, "price", price_of(self.usd_per_million))
 
     @asynccontextmanager
     async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
-        secret = api_key(self.api_key_env, self.name)
-        async with AsyncExitStack() as stack:
-            places: list[Any] = []
-            while len(places) < self.concurrency:
-                client = open_client(self.base_url, secret, self.timeout_s, POOL_CONNECTIONS)
-                places += [await stack.enter_async_context(client)] * POOL_CONNECTIONS
+        speaker = speaker_of(self)
+        async with self.server.connected(speaker, self.concurrency) as call:
 
             async def answer(request: Request) -> Reply | Failure | Trouble:
-                # The gate admits no more calls than there are places; the last used has an open connection.
-                client = places.pop()
-                try:
-                    return await self._answer(client, secret, request)
-                finally:
-                    places.append(client)
+                outcome = await call(body_of(request, self.token_limit_field))
+                if isinstance(outcome, Unusable):
+                    raise TeacherError(outcome.reason)
+                return outcome
 
             yield answer
 
-    async def _answer(self, client: Any, secret: str, request: Request) -> Reply | Failure | Trouble:
-        import openai
 
-        try:
-            # The library's own limit is for each read, so a server that drips could hold a call for ever.
-            async with asyncio.timeout(self.timeout_s):
-                # The generic call: `chat.completions.create` takes a third longer, to check types.
-                content = body(request, self.token_limit_field)
-                return read_reply(await client.post("/chat/completions", cast_to=object, body=content))
-        except openai.APIStatusError as error:
-            return read_error(error.status_code, error.response.text, error.response.headers, self.name, secret)
-        except (TimeoutError, openai.APITimeoutError) as error:
-            reason = f"no whole answer within {self.timeout_s} s"
-            return Trouble(kind="timeout", reason=reason, maybe_paid=_was_sent(error))
-        except openai.APIConnectionError as error:
-            reason = redacted(f"{error} {error.__cause__!r}", secret)
-            return Trouble(kind="connection", reason=reason, maybe_paid=_was_sent(error))
-        except ValueError as error:
-            return Trouble(kind="malformed", reason=redacted(str(error), secret), maybe_paid=True)
+class Asked(Protocol):
+    """What HTTP and batch teachers have in common."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def api_key_env(self) -> str | None: ...
 
 
-@asynccontextmanager
-async def open_client(base_url: str, secret: str, timeout_s: float, connections: int) -> AsyncIterator[Any]:
-    """An `openai.AsyncOpenAI` for one event loop, its own retries off. Raises ConfigError without the package."""
-    try:
-        import openai
-    except ImportError as error:
-        raise ConfigError("this teacher needs the `openai` package: pip install 'orca2-lightning[teacher]'") from error
-    for library in HTTP_LIBRARIES:
-        logging.getLogger(library).setLevel(logging.WARNING)
-    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=connections, max_keepalive_connections=connections)
-    timeout = openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_SECONDS))
-    http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, base_url=base_url)
-    async with openai.AsyncOpenAI(
-        base_url=base_url, api_key=secret, max_retries=0, timeout=timeout, http_client=http
-    ) as client:
-        yield client
+def speaker_of(teacher: Asked) -> Speaker:
+    """The teacher's name and key. Raises ConfigError for a key that is not set."""
+    name = f"teacher={teacher.name}"
+    return Speaker(name, "teacher", api_key(teacher.api_key_env, name, "teacher"))
 
 
-def _was_sent(error: BaseException) -> bool:
-    return type(error.__cause__).__name__ not in NEVER_SENT
+def body_of(request: Request, token_limit_field: str) -> dict[str, Any]:
+    """What is posted for a request."""
+    decoding = request.decoding
+    seed = None if decoding.seed is None else decoding.seed + request.sample
+    settings = {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed}
+    return body(request.model, request.messages, token_limit_field, decoding.max_tokens, **settings, **decoding.extra)

@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import Any
 
 from orca2.errors import ConfigError
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import Reply, Trouble, Usage
 from orca2.synthesis.budget import FREE, Price
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import Answer, Decoding, Reply, Request, Trouble, Usage
+from orca2.synthesis.requests import Answer, Decoding, Request
 from orca2.synthesis.teachers.gathering import Gathering, Outcome, in_thread
 from orca2.synthesis.teachers.vllm import engine_model, sampling
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from orca2.errors import ConfigError
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import Failure, Reply, Usage
 from orca2.synthesis.budget import FREE, Price
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.limits import Limits
-from orca2.synthesis.requests import Answer, Decoding, Failure, Reply, Request, Usage
+from orca2.synthesis.requests import Answer, Decoding, Request
 from orca2.synthesis.teachers.gathering import Gathering, in_thread
 from orca2.synthesis.teachers.local import fingerprint
 

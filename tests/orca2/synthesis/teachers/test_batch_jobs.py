@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import httpx
 import openai
 import pytest
 
+from orca2.serving.outcomes import Failure, Reply
 from orca2.synthesis.asking import asking
+from orca2.synthesis.budget import worst_case
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Reply, Request, TeacherError
+from orca2.synthesis.requests import Request, TeacherError
 from orca2.synthesis.teachers import batch
 from orca2.synthesis.teachers.batch import BatchTeacher
-from tests.orca2.synthesis import loopback
+from tests.loopback import server as loopback
 from tests.orca2.synthesis import test_asking as engine
 
 collect, http_teacher, requests = engine.collect, engine.http_teacher, engine.requests
@@ -131,6 +134,36 @@ def test_one_hopeless_line_costs_no_answers(tmp_path: Path) -> None:
         assert all(isinstance(result, Reply) for _, result in results)
         assert server.counters()["batches"] == 1 and engine_.tally.replayed == 20
         assert engine_.spending.usd == pytest.approx(billed(server)) and engine_.spending.unsure_requests == 0
+
+
+def test_odd_result_lines_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Fails if a second answer takes the place of the first in silence, or a line that is none loses its request."""
+    with loopback.serving() as server:
+        teacher = batch_teacher(server.url)
+        asked = [*requests(teacher, 3), *requests(teacher, 2, "#twice {i}"), *requests(teacher, 1, "#foreign")]
+        results, _ = collect(teacher, tmp_path / "c.sqlite", asked)
+        assert all(isinstance(result, Reply) and "again" not in result.text for _, result in results)
+        twice = [request.key for request in asked[3:5]]
+        assert "2 lines have an id that came before; the first answer is kept" in caplog.text
+        assert all(key in caplog.text for key in twice)
+        assert "1 lines have an id that was not asked for: nobody" in caplog.text and len(results) == 6
+        caplog.clear()
+        broken = list(requests(teacher, 1, "#broken_line"))
+        ((_, result),), _ = collect(teacher, tmp_path / "c.sqlite", broken, retry=replace(engine.QUICK, attempts=2))
+        assert isinstance(result, Failure) and result.kind == "exhausted"
+        assert "1 lines are not results; their requests are asked again" in caplog.text
+
+
+def test_a_job_that_nobody_counted_counts_at_its_worst(tmp_path: Path) -> None:
+    """Fails if an answer without usage costs nothing, or is thrown away."""
+    with loopback.serving(loopback.Faults(batch_usage=False)) as server:
+        teacher = batch_teacher(server.url)
+        asked = list(requests(teacher, 5))
+        results, engine_ = collect(teacher, tmp_path / "c.sqlite", asked)
+        assert all(isinstance(result, Reply) for _, result in results) and server.counters()["batches"] == 1
+    worst = [worst_case(request) for request in asked]
+    assert engine_.spending.unsure_requests == 5
+    assert engine_.spending.tokens == sum(one.prompt_tokens + one.completion_tokens for one in worst)
 
 
 def test_a_job_that_may_exist_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from orca2.errors import ConfigError
-from orca2.synthesis.budget import Price
+from orca2.serving.outcomes import Failure, Reply, Usage
 from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Decoding, Failure, Generated, Reply, Request, TeacherError, Usage, accepted
-from orca2.synthesis.teachers.completions import read_error, read_reply, retry_after
+from orca2.synthesis.requests import Decoding, Generated, Request, TeacherError
 from orca2.synthesis.teachers.local import LocalTeacher, prompt_ids
 from orca2.synthesis.teachers.ray import RayTeacher
 from orca2.synthesis.teachers.replay import ReplayTeacher
@@ -27,7 +26,7 @@ from orca2.synthesis.teachers.vllm import VllmTeacher
 from orca2.tasks.catalogue import families
 from orca2.tasks.grading import detect_strategy, grade
 from orca2.tasks.problems import make_problem
-from tests.orca2.synthesis import loopback
+from tests.loopback import server as loopback
 from tests.orca2.synthesis import test_asking as engine
 
 collect, http_teacher, requests = engine.collect, engine.http_teacher, engine.requests
@@ -58,43 +57,6 @@ def test_missing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("TEACHER_KEY", raising=False)
     with pytest.raises(ConfigError, match="TEACHER_KEY"):
         collect(http_teacher("http://127.0.0.1:9/v1", api_key_env="TEACHER_KEY"), tmp_path / "c.sqlite", [])
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [({"retry-after": "2"}, 2.0), ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5), ({"retry-after": "x"}, None),
-     ({"retry-after": "nan"}, None), ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0), ({}, None)],
-)  # fmt: skip
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """Fails if a server's hint is misread, so that the run hammers it or sleeps for ever."""
-    assert retry_after(headers) == seconds
-
-
-def test_statuses() -> None:
-    """Fails if a fault that heals ends the run, or one that does not is repeated for ever."""
-    kinds = {s: read_error(s, "", {}, "t", "") for s in (408, 409, 425, 429, 500, 502, 503, 504)}
-    assert {s: (t.kind, t.maybe_paid) for s, t in kinds.items()} == {  # type: ignore[union-attr]
-        408: ("timeout", False), 409: ("server", False), 425: ("server", False), 429: ("rate_limit", False),
-        500: ("server", False), 502: ("server", True), 503: ("server", False), 504: ("timeout", True),
-    }  # fmt: skip
-    for status in (401, 402, 403, 404):
-        with pytest.raises(TeacherError, match=str(status)):
-            read_error(status, "", {}, "t", "")
-
-
-def completion(usage: dict[str, Any], **message: Any) -> dict[str, Any]:
-    choice = {"message": {"content": "Answer: 1"} | message, "finish_reason": "stop"}
-    return {"model": "m", "choices": [choice], "usage": usage}
-
-
-@pytest.mark.parametrize(("total", "billed"), [(110, 100), (170, 160), (None, 100)])
-def test_reasoning_tokens_are_a_part_of_the_answer(total: int | None, billed: int) -> None:
-    """Fails if reasoning is priced twice, or not at all where a server counts it beside the answer, as xAI's does."""
-    usage = {"prompt_tokens": 10, "completion_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 60}}
-    reply = read_reply(completion(usage | {"total_tokens": total}, reasoning_content="hm"))
-    assert reply.usage == Usage(prompt_tokens=10, completion_tokens=billed, reasoning_tokens=60)
-    assert (reply.usage + reply.usage).reasoning_tokens == 120 and reply.reasoning == "hm"
-    assert Price(prompt=1e6, completion=1e6).usd(reply.usage) == 10 + billed
 
 
 def generated(family: str, strategy: str, index: int = 0) -> Request:
@@ -314,10 +276,3 @@ def test_transformers_serve_is_a_teacher(tmp_path: Path, student: Path) -> None:
         replies = [cache.get(request) for request in asked]
     assert all(isinstance(reply, Reply) and reply.usage.completion_tokens <= 8 for reply in replies), replies
     assert tally.tally.calls == 8 and second.tally.calls == 0 and len(again) == len(results) == 8
-
-
-def test_an_answer_that_no_file_can_hold_is_a_failure() -> None:
-    """Half of a surrogate pair, legal in a server's JSON, ends the run when the shards are written, on every resume."""
-    usage = Usage(prompt_tokens=1, completion_tokens=2)
-    outcome = accepted(Reply(text="4" + chr(0xD83D), finish_reason="stop", usage=usage, model="m"))
-    assert isinstance(outcome, Failure) and (outcome.kind, outcome.usage) == ("unparsable", usage)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from orca2.errors import ConfigError
-from orca2.synthesis.asking import Retry
-from orca2.synthesis.limits import Bucket, Gate, Limits
+from orca2.serving.limits import Bucket, Gate, Limits
+from orca2.serving.retries import Retry
 
 
 class Clock:

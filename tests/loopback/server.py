@@ -5,10 +5,10 @@ must be faster than the client that it measures.
 
     with serving(Faults(rate_limit=0.2)) as server:      in a thread, for tests
         server.url, server.counters()
-    python tests/orca2/synthesis/loopback.py --delay 0.02    in a process; prints its URL
+    python -m tests.loopback.server --delay 0.02         in a process, from the repository's root; prints its URL
 
 Whether a call meets a fault is drawn from the request's content and the number of times that it was asked, so
-it depends neither on time nor on order. Words in the user's message force an outcome: see `FORCED`.
+it depends neither on time nor on order. Words in the user's message force an outcome: see `modes.py`.
 """
 
 import argparse
@@ -19,22 +19,13 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Any
 
-FORCED = (
-    "#too_long",
-    "#filtered",
-    "#filter_status",
-    "#refuse",
-    "#length",
-    "#empty",
-    "#invalid",
-    "#quota",
-    "#null",
-)
+from tests.loopback import modes
+
 KEY = "sk-loopback-secret-0123456789"
 
 
@@ -66,6 +57,8 @@ class Faults:
     batch_seconds: float = 0.05
     batch_expires: float = 0.0
     """Share of a batch's requests that expire unanswered, at their first batch."""
+    batch_usage: bool = True
+    """False: answers of a batch do not say what they took."""
 
 
 @dataclass
@@ -93,6 +86,10 @@ class Loopback:
         self.seen: Counter[str] = Counter()
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.bodies: list[dict[str, Any]] = []
+        self.limits_seen: list[int] = []
+        """Tokens that each call asked for."""
+        self.times: list[float] = []
         self.url = ""
         self.thawed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,6 +98,10 @@ class Loopback:
         numbers = {f.name: getattr(self.counts, f.name) for f in fields(Counters)}
         repeated = sum(count - 1 for count in self.answered_by.values())
         return numbers | {"unique_answered": len(self.answered_by), "repeated_answers": repeated}
+
+    def spread(self) -> float:
+        """Seconds from the first call to the last one."""
+        return self.times[-1] - self.times[0]
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -136,15 +137,18 @@ class Loopback:
         counts.most_under_way = max(counts.most_under_way, counts.under_way)
         try:
             if faults.overload_above is not None and counts.under_way > faults.overload_above:
-                return await self._json(writer, 429, _error("slow down"), {"retry-after": faults.retry_after})
+                return await self._json(writer, 429, modes.error("slow down"), {"retry-after": faults.retry_after})
             request = json.loads(content)
             digest = hashlib.sha256(content).hexdigest()
             self.seen[digest] += 1
+            self.bodies.append(request)
+            self.limits_seen.append(request.get("max_completion_tokens") or request["max_tokens"])
+            self.times.append(time.monotonic())
             fault = self._fault(digest)
             if fault == "rate_limit":
-                return await self._json(writer, 429, _error("slow down"), {"retry-after": faults.retry_after})
+                return await self._json(writer, 429, modes.error("slow down"), {"retry-after": faults.retry_after})
             if fault == "error":
-                return await self._json(writer, 500, _error("broken"))
+                return await self._json(writer, 500, modes.error("broken"))
             if faults.freeze_after is not None:
                 while counts.answered >= faults.freeze_after and not self.thawed:
                     await asyncio.sleep(0.01)
@@ -153,6 +157,9 @@ class Loopback:
             if faults.delay:
                 await asyncio.sleep(faults.delay)
             status, answer = self._complete(request)
+            mode = modes.response(request, self.seen[digest], status, answer)
+            if mode is not None:
+                return await self._deliver_mode(writer, mode, answer, digest)
             return await self._deliver(writer, fault, status, answer, digest)
         finally:
             counts.under_way -= 1
@@ -182,6 +189,13 @@ class Loopback:
             await asyncio.sleep(0.05)
         return False
 
+    async def _deliver_mode(self, writer: Any, mode: modes.Response, answer: Any, digest: str) -> bool:
+        if mode.status == 200:
+            self._bill(answer["usage"])
+            self.counts.answered += 1
+            self.answered_by[digest] += 1
+        return await self._send(writer, mode.status, mode.body, mode.headers)
+
     def _fault(self, digest: str) -> str | None:
         draw = Random(f"{self.faults.seed}/{digest}/{self.seen[digest]}").random()
         for name in ("rate_limit", "error", "hang", "truncate", "malformed", "drip", "drop"):
@@ -196,44 +210,7 @@ class Loopback:
         self.counts.completion_tokens += usage["completion_tokens"]
 
     def _complete(self, request: dict[str, Any]) -> tuple[int, Any]:
-        text = request["messages"][-1]["content"]
-        limit = request.get("max_completion_tokens") or request["max_tokens"]
-        forced = next((word for word in FORCED if word in text), None)
-        if forced == "#too_long":
-            return 400, _error("This model's maximum context length is 10 tokens", "context_length_exceeded")
-        if forced == "#filter_status":
-            return 400, _error("blocked by our content management policy", "content_filter")
-        if forced == "#invalid":
-            return 400, _error("unknown parameter")
-        if forced == "#quota":
-            return 429, _error("You exceeded your current quota", "insufficient_quota")
-        canonical = json.dumps(request, sort_keys=True)
-        number = int(hashlib.sha256(canonical.encode()).hexdigest(), 16)
-        message: dict[str, Any] = {"role": "assistant", "content": f"Answer: {number % 1000}"}
-        finish, completion = "stop", 1 + number % limit
-        if forced == "#refuse":
-            message["refusal"] = "I will not"
-        elif forced == "#length":
-            finish, completion = "length", limit
-        elif forced == "#filtered":
-            finish = "content_filter"
-        elif forced == "#empty":
-            message["content"] = " \n"
-        elif forced == "#null":
-            message = {"role": "assistant", "content": None, "reasoning": "I think"}
-        prompt = sum(len(m["content"].encode()) // 4 + 5 for m in request["messages"])
-        return 200, {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": f"{request['model']}-2026",
-            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {
-                "prompt_tokens": prompt,
-                "completion_tokens": completion,
-                "total_tokens": prompt + completion,
-            },
-        }
+        return modes.complete(request)
 
     def _files_and_batches(self, method: str, path: str, headers: dict[str, str], content: bytes) -> tuple[int, Any]:
         parts = path.strip("/").split("/")[1:]
@@ -261,7 +238,7 @@ class Loopback:
             }
         if method == "GET" and len(parts) == 2 and parts[0] == "batches" and parts[1] in self.batches:
             return 200, self._batch(parts[1])
-        return 404, _error(f"no such thing: {method} {path}")
+        return 404, modes.error(f"no such thing: {method} {path}")
 
     def _start_batch(self, asked: dict[str, Any]) -> dict[str, Any]:
         id = f"batch_{len(self.batches)}"
@@ -282,9 +259,10 @@ class Loopback:
     def _batch(self, id: str) -> dict[str, Any]:
         batch = self.batches[id]
         if batch["status"] == "in_progress" and time.monotonic() >= batch["ready"]:
-            good, bad = [], []
+            good, bad, texts = [], [], {}
             for line in self.files[batch["input_file_id"]].decode().splitlines():
                 row = json.loads(line)
+                texts[row["custom_id"]] = row["body"]["messages"][-1]["content"]
                 digest = hashlib.sha256(json.dumps(row["body"], sort_keys=True).encode()).hexdigest()
                 self.seen[digest] += 1
                 if Random(f"expire/{digest}/{self.seen[digest]}").random() < self.faults.batch_expires:
@@ -295,6 +273,8 @@ class Loopback:
                     self._bill(answer["usage"])
                     self.counts.answered += 1
                     self.answered_by[digest] += 1
+                if not self.faults.batch_usage:
+                    answer.pop("usage", None)
                 response = {"status_code": status, "request_id": "r", "body": answer}
                 (good if status == 200 else bad).append(
                     {"custom_id": row["custom_id"], "response": response, "error": None}
@@ -303,24 +283,21 @@ class Loopback:
             for name, rows in (("output_file_id", good), ("error_file_id", bad)):
                 if rows:
                     batch[name] = f"file-{len(self.files)}"
-                    self.files[batch[name]] = "\n".join(json.dumps(row) for row in rows).encode()
+                    lines = [line for row in rows for line in modes.batch_lines(row, texts[row["custom_id"]])]
+                    self.files[batch[name]] = "\n".join(lines).encode()
             batch["status"] = "expired" if self.faults.batch_expires and bad else "completed"
         return {key: value for key, value in batch.items() if key != "ready"}
 
     async def _json(self, writer: Any, status: int, content: Any, headers: dict[str, str] | None = None) -> bool:
         return await self._send(writer, status, json.dumps(content).encode(), headers)
 
-    async def _send(self, writer: Any, status: int, body: bytes, headers: dict[str, str] | None = None) -> bool:
-        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        kind = "content-type: application/json"
-        head = f"HTTP/1.1 {status} X\r\n{kind}\r\ncontent-length: {len(body)}\r\n{extra}\r\n"
+    async def _send(self, writer: Any, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bool:
+        named = {"content-type": "application/json"} | dict(headers or {})
+        extra = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+        head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n{extra}\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
         return True
-
-
-def _error(message: str, code: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
 def _uploaded(content_type: str, content: bytes) -> bytes:
