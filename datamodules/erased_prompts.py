@@ -15,8 +15,9 @@ from orca2.appending import unwritten_is_a_warning
 from orca2.data.loader import StepLoader, StepShape, merge_states
 from orca2.data.packing import PackingSpec
 from orca2.data.report import DataReport
-from orca2.data.rows import RowRenderer
+from orca2.data.rows import HeldOut, RowRenderer
 from orca2.data.source import PreparedSource, Source, Survey, survey
+from orca2.data.validation import ValidationRows, hold_out
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.records import StepBatch
@@ -46,8 +47,12 @@ class ErasedPromptDataModule(L.LightningDataModule):
         seed: int,
         loss_on_history: bool = False,
         rejected_path: Path | None = None,
+        validation_rows: int = 0,
     ) -> None:
-        """`rejected_path` gets the list of rejected rows. Raises ConfigError for numbers that do not fit."""
+        """`rejected_path` gets the list of rejected rows; `validation_rows` of each source do not train.
+
+        Raises ConfigError for numbers that do not fit.
+        """
         super().__init__()
         if epochs < 1 or workers < 0:
             raise ConfigError(f"epochs={epochs} must be 1 or more, and workers={workers} 0 or more")
@@ -63,6 +68,7 @@ class ErasedPromptDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.rejected_path = rejected_path
+        self.validation_rows = validation_rows
         self.render = RowRenderer(
             renderer=renderer, erasing=erasing, length=packing.length, loss_on_history=loss_on_history
         )
@@ -70,6 +76,8 @@ class ErasedPromptDataModule(L.LightningDataModule):
         """The accounts of this rank."""
         self.survey: Survey | None = None
         """What the choice keeps; known after `setup`, where the source can tell without reading all."""
+        self.validation: ValidationRows | None = None
+        """The rows that do not train; known after `setup`."""
         self._state: dict[str, Any] | None = None
 
     @property
@@ -85,9 +93,11 @@ class ErasedPromptDataModule(L.LightningDataModule):
 
     @override
     def setup(self, stage: str) -> None:
-        """Count what the choice keeps. Raises DataError if it keeps nothing."""
+        """Count what the choice keeps, and read what validates. Raises DataError if the choice keeps nothing."""
         if self.survey is None:
             self.survey = survey(self.source, self.strategy)
+        if self.validation is None:
+            self.validation = hold_out(self.source, self.validation_rows, self.seed, self.strategy, self.render)
 
     @override
     def train_dataloader(self) -> StepLoader:
@@ -104,6 +114,7 @@ class ErasedPromptDataModule(L.LightningDataModule):
             workers=self.workers,
             state=self._state,
             everyone_done=self._everyone_done if shared_lanes else None,
+            held=HeldOut() if self.validation is None else self.validation.held,
         )
 
     @override

@@ -38,6 +38,8 @@ class Accounts(L.Callback):
         self.examples_seen = 0
         self.latest: dict[str, float] = {}
         """The last metrics logged; what the progress bar shows."""
+        self.validation_loss: float | None = None
+        """The last one measured, for the progress bar."""
         self._window: list[StepReport] = []
         self._started = time.perf_counter()
         self._seconds_before = 0.0
@@ -46,6 +48,10 @@ class Accounts(L.Callback):
     @override
     def on_train_start(self, *_: Any) -> None:
         self._started = time.perf_counter() - self._seconds_before
+
+    def pause(self, seconds: float) -> None:
+        """Leave `seconds` in which nothing was trained out of the rates."""
+        self._started += seconds
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:

@@ -30,6 +30,7 @@ from lightning_modules.accounts import Accounts
 from lightning_modules.loggers import RunCsvLogger
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
+from lightning_modules.validation import Validation
 from orca2.checkpointing.folder import remove_unfinished
 from orca2.checkpointing.saving import Saver
 from orca2.checkpointing.shards import training_tensors
@@ -76,7 +77,7 @@ class Checkpoints(L.Callback):
         if trainer.is_global_zero:  # also without a checkpoint: the run may have died before its first
             for writer in (*trainer.loggers, *_callbacks(trainer)):
                 if isinstance(writer, RunCsvLogger | SampleAnswers):
-                    writer.keep_until(0 if progress is None else progress["step"])
+                    writer.keep_until(-1 if progress is None else progress["step"])
         if progress is None:
             return
         restore(trainer, module, progress)
@@ -166,7 +167,8 @@ def progress_of(trainer: L.Trainer, module: StudentModule) -> tuple[dict[str, An
     """All that is no tensor, as JSON values: what the ranks share, and what is this rank's own."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     settled = {"rows_settled": module.rows_settled, "tokens_settled": module.tokens_settled}
-    shared = {**settled, "loops": trainer.fit_loop.state_dict()}
+    measured = [callback.state_dict() for callback in _callbacks(trainer) if isinstance(callback, Validation)]
+    shared = {**settled, "loops": trainer.fit_loop.state_dict(), "validation": measured}
     own = {
         "data": data.state_dict(),
         "accounts": [callback.state_dict() for callback in _callbacks(trainer) if isinstance(callback, Accounts)],
@@ -186,6 +188,10 @@ def restore(trainer: L.Trainer, module: StudentModule, progress: dict[str, Any])
     accounts = [callback for callback in _callbacks(trainer) if isinstance(callback, Accounts)]
     for number, callback in enumerate(accounts):
         callback.load_states([each["accounts"][number] for each in ranks], rank, trainer.world_size)
+    measuring = [callback for callback in _callbacks(trainer) if isinstance(callback, Validation)]
+    measured = progress.get("validation", ())  # none in an older checkpoint
+    for validation, state in zip(measuring, measured, strict=False):
+        validation.load_state_dict(state)
     states = [each["random"] for each in ranks]
     if len(states) == trainer.world_size:
         _set_random_state(states[rank], module.device)

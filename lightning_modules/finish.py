@@ -107,8 +107,8 @@ def write_results(
 ) -> dict[str, float]:
     """`answers.jsonl` and `results.json`; the metrics also go to the loggers.
 
-    `counts`: the data report, all ranks; `figures`: those of a benchmark, if one was asked; `own`: the message that
-    the student was trained to be asked under, whose scores also stand under the name `own`.
+    `counts`: the data report, all ranks; `figures`: those of validation and of a benchmark, if there were any; `own`:
+    the message that the student was trained to be asked under, whose scores also stand under the name `own`.
     """
     scores = {message: summarise(answered) for message, answered in answers.items()}
     if own is not None:
@@ -129,14 +129,22 @@ def write_results(
 
 
 def show_results(
-    run: RunDirectory, answers: Mapping[str, Sequence[Answered]], counts: Mapping[str, Any], console: Console
+    run: RunDirectory,
+    answers: Mapping[str, Sequence[Answered]],
+    counts: Mapping[str, Any],
+    figures: Mapping[str, float],
+    console: Console,
 ) -> None:
     """The data report, the table of scores, the loss curve, and where the student lies."""
     console.print(
-        "rows {rows:,}: {kept:,} kept, {broken:,} broken, {too_long:,} too long, {left_out:,} left out; packs "
-        "{utilisation:.2%} full; {useful_tokens:,} useful tokens, {label_tokens:,} with loss".format(**counts),
+        "rows {rows:,}: {kept:,} kept, {broken:,} broken, {too_long:,} too long, {left_out:,} left out, {held_out:,} "
+        "held out; packs {utilisation:.2%} full; {useful_tokens:,} useful tokens, {label_tokens:,} with loss".format(
+            **counts
+        ),
         highlight=False,
     )
+    if "validation/loss" in figures:
+        console.print(_validation_line(figures), highlight=False)
     if run.rejected.exists():
         console.print(f"rejected rows and why: {run.rejected}", highlight=False)
     scores: dict[str, list[Score]] = {message: summarise(answered) for message, answered in answers.items()}
@@ -145,3 +153,11 @@ def show_results(
     if run.metrics.exists():  # not where the disk was full
         console.print(loss_curve(run.metrics), highlight=False)
     console.print(f"student   {run.student}\nresults   {run.results}\nmetrics   {run.metrics}", highlight=False)
+
+
+def _validation_line(figures: Mapping[str, float]) -> str:
+    before = f"{figures['validation/loss_before']:.4f} before training, " if "validation/loss_before" in figures else ""
+    return (
+        f"validation: loss {before}{figures['validation/loss']:.4f} after it, per label token, on "
+        f"{figures['validation/rows']:,} rows with {figures['validation/label_tokens']:,} label tokens"
+    )

@@ -33,11 +33,13 @@ from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
 from lightning_modules.trainer import TrainerSpec
+from lightning_modules.validation import Validation
 from orca2.data.loader import StepShape
 from orca2.data.looking import look
 from orca2.data.packing import PackingSpec
 from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.source import MapSource, Source
+from orca2.data.validation import ValidationSpec, validation_batches
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, Group
@@ -87,6 +89,7 @@ class TrainingJob:
     trainer: TrainerSpec
     logger: WandbSpec
     held_out: HeldOutSpec
+    validation: ValidationSpec
     epochs: int
     packs_per_step: int
     packs_per_micro_batch: int
@@ -174,7 +177,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
     with finishing_wandb(loggers):
-        steps = fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
+        steps, measured = fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
         from_first(lambda: run.record("steps", steps))
         counts = summed(everyone(data.report.summary()))
         require_kept(counts, job.source.name, run)
@@ -189,7 +192,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
             student.to(job.trainer.device)  # Lightning moves the module to the CPU when a fit ends
         answers = ask_held_out(student, renderer, questions, job.held_out, job.model.max_len)
         messages = {name: erasing.inference for name, erasing in job.held_out.messages.items()}
-        figures = ask_benchmark(
+        figures = measured | ask_benchmark(
             planned, student, renderer, messages, job.model.max_len, run.path, job.name, signature(config), console
         )
 
@@ -197,7 +200,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
             merge_lists(run.rejected)
             own = next((name for name, text in messages.items() if text == job.erasing.inference), None)
             metrics = write_results(run, answers, counts, figures, loggers, own)
-            show_results(run, answers, counts, console)
+            show_results(run, answers, counts, figures, console)
             run.mark_done()
             return metrics
 
@@ -261,6 +264,7 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
         seed=job.seed,
         loss_on_history=job.loss_on_history,
         rejected_path=list_of_rank(run.rejected, here().rank),
+        validation_rows=job.validation.rows,
     )
     if here().local_rank == 0:  # one process on each machine
         data.prepare_data()
@@ -280,6 +284,12 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
         )
     for line in look(job.source, job.strategy, job.erasing):
         console.print(line, highlight=False)
+    if data.validation is not None and data.validation.taken:
+        console.print(
+            f"validation: {data.validation.taken:,} rows held out, of which {len(data.validation.rendered):,} can be "
+            f"measured; before the first step, every {job.validation.every_steps:,} and after the last",
+            highlight=False,
+        )
     report = leak_check(job.source, job.strategy)
     if report.checked:
         console.print(
@@ -323,17 +333,24 @@ def fit(
     loggers: Sequence[Logger],
     console: Console,
     config_signature: str,
-) -> int:
-    """Train from the newest usable checkpoint, or from the start, to the end of the stage; returns its last step.
+) -> tuple[int, dict[str, float]]:
+    """Train from the newest usable checkpoint, or from the start, to the end of the stage.
 
-    Raises Interrupted.
+    Returns its last step and what validation found. Raises Interrupted.
     """
     accounts = Accounts(job.log_every_steps, data.epochs)
     checkpoints = Checkpoints(
         run.checkpoints,
         job.checkpoint_every_steps,
         config_signature,
-        tell=partial(console.print, highlight=False, soft_wrap=True),
+        tell=(tell := partial(console.print, highlight=False, soft_wrap=True)),
+    )
+    assert data.validation is not None
+    micro_batches = validation_batches(
+        data.validation.rendered, job.packing, job.packs_per_micro_batch, renderer.pad_id
+    )
+    validation = Validation(
+        micro_batches, job.validation.every_steps, accounts, stopping=lambda: checkpoints.stopped, tell=tell
     )
     samples = SampleAnswers(
         questions=questions[:: max(1, len(questions) // max(1, job.held_out.samples))][: job.held_out.samples],
@@ -346,9 +363,9 @@ def fit(
     )
     carried = [] if job.optimizer_from is None else [CarriedOptimizer(Path(job.optimizer_from), run.checkpoints)]
     trainer = job.trainer.build(
-        run.path, loggers, [accounts, samples, *carried, checkpoints, ProgressLine(accounts, console)]
+        run.path, loggers, [accounts, validation, samples, *carried, checkpoints, ProgressLine(accounts, console)]
     )
     trainer.fit(module, datamodule=data)
     if checkpoints.stopped:
         raise Interrupted(f"stopped after step {trainer.global_step}; the same command goes on from there")
-    return trainer.global_step
+    return trainer.global_step, validation.figures

@@ -16,7 +16,7 @@ from orca2.data.rows import RowRenderer
 from orca2.modelling.adapters import Lora, adapter_parameters
 from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_known
 from orca2.planning.gpu import EXAMPLE, GPU, gpu_here
-from orca2.planning.lengths import outline
+from orca2.planning.lengths import outline, with_validation
 from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
 from orca2.planning.shape import LoraSize, ModelShape, shape_of
 from orca2.planning.show import show_plan
@@ -75,7 +75,7 @@ def stage_of(
             length=job.packing.length,
             loss_on_history=job.loss_on_history,
         )
-    return outline(
+    stage = outline(
         name,
         job.source,
         job.strategy,
@@ -88,6 +88,7 @@ def stage_of(
         expected_tokens,
         job.tokens,
     )
+    return with_validation(stage, job.source, job.validation, by_tokens=job.tokens is not None)
 
 
 def tokenizer_here(job: TrainingJob) -> PreTrainedTokenizerBase | None:

@@ -79,11 +79,12 @@ class ProgressLine(L.Callback):
             self._bar.stop()
 
     def _figures(self, trainer: L.Trainer) -> str:
-        latest = self.accounts.latest
+        latest, validation = self.accounts.latest, self.accounts.validation_loss
         if not latest:
             return f"step {trainer.global_step}"
+        measured = "" if validation is None else f"validation {validation:.3f}  "
         return (
-            f"step {trainer.global_step}  loss {latest['train/loss']:.3f}  "
+            f"step {trainer.global_step}  loss {latest['train/loss']:.3f}  {measured}"
             f"{latest['train/useful_tokens_per_s']:,.0f} tokens/s"
         )
 

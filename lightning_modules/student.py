@@ -116,7 +116,7 @@ class StudentModule(L.LightningModule):
                 )
                 # Data parallelism averages the gradients of the ranks; the factor makes it a sum.
                 self.manual_backward(losses_N.sum() * (self.trainer.world_size / labels))
-            loss_sum += _account(by_group, losses_N.detach(), micro)
+            loss_sum += add_losses(by_group, losses_N.detach(), micro)
         (total_loss,) = self._over_ranks(loss_sum)
         norm = self._step(rate, total_loss / labels, batch)
         data.settle(batch)
@@ -171,7 +171,7 @@ class StudentModule(L.LightningModule):
         return strategy.block_backward_sync()  # type: ignore[no-any-return]
 
 
-def _account(by_group: dict[str, list[float]], losses_N: Tensor, micro: Any) -> float:
+def add_losses(by_group: dict[str, list[float]], losses_N: Tensor, micro: Any) -> float:
     """Add the losses of a micro-batch to the sums of its sources and strategies; returns their total."""
     sums_E = torch.zeros(len(micro.examples), dtype=torch.float64, device=losses_N.device)
     sums_E.index_add_(0, micro.example_of_label_N, losses_N.double())

@@ -26,8 +26,11 @@ from lightning_modules.finish import export
 from lightning_modules.loggers import RunCsvLogger
 from lightning_modules.student import StudentModule
 from lightning_modules.trainer import TrainerSpec
+from lightning_modules.validation import Validation
 from orca2.data.packing import PackingSpec
 from orca2.data.procedural import ProceduralSource
+from orca2.data.source import Source
+from orca2.data.validation import validation_batches
 from orca2.erasing import FixedErasing
 from orca2.errors import Orca2Error
 from orca2.generation import hf
@@ -99,13 +102,15 @@ class Fit:
         shards: int | str = "auto",
         architecture: Mapping[str, Any] | None = None,
         compute: torch.dtype = torch.float32,
+        validation_rows: int = 0,
+        source: Source | None = None,
     ) -> None:
         model_spec = dataclasses.replace(MODEL, architecture={**ARCHITECTURE, **(architecture or {})})
         chat: ChatFormat = build(compose_config("train").format)
         self.tokenizer = build_tokenizer(MODEL, chat)
         self.renderer = Renderer(self.tokenizer, chat)
         self.data = ErasedPromptDataModule(
-            source=ProceduralSource(name="procedural", size=rows, seed=3, split="train", level=1),
+            source=source or ProceduralSource(name="procedural", size=rows, seed=3, split="train", level=1),
             strategy=build(compose_config("train").strategy),
             erasing=FixedErasing(name="cautious", message="Be careful."),
             renderer=self.renderer,
@@ -116,6 +121,7 @@ class Fit:
             workers=workers,
             seed=5,
             rejected_path=folder / "rejected.jsonl",
+            validation_rows=validation_rows,
         )
         self.data.prepare_data()
         self.data.setup("fit")
@@ -136,12 +142,18 @@ class Fit:
         self.folder = folder
         self.told: list[str] = []
 
-    def run(self, *callbacks: L.Callback, resume: Path | None = None, every: int = 1000) -> "Fit":
+    def run(
+        self, *callbacks: L.Callback, resume: Path | None = None, every: int = 1000, validate_every: int = 5
+    ) -> "Fit":
         """Train to the end. `resume` is a folder of checkpoints to go on from."""
         checkpoints = Checkpoints(resume or self.folder / "checkpoints", every, "test", self.told.append)
         loggers = [RunCsvLogger(self.folder / "metrics.csv")] if here().rank == 0 else []
         accounts = Accounts(every_steps=1, epochs=1)
-        trainer = self.spec.build(self.folder, loggers, [*callbacks, self.recorder, accounts, checkpoints])
+        assert self.data.validation is not None
+        micros = validation_batches(self.data.validation.rendered, self.data.packing, 1, self.renderer.pad_id)
+        self.validation = Validation(micros, validate_every, accounts, lambda: checkpoints.stopped, self.told.append)
+        ours = [self.recorder, accounts, self.validation, *callbacks, checkpoints]
+        trainer = self.spec.build(self.folder, loggers, ours)
         trainer.fit(self.module, datamodule=self.data)
         return self
 
@@ -164,10 +176,11 @@ class PoisonSecondRank(L.Callback):
 
 def train_case(**settings: Any) -> Callable[[Path], dict[str, Any]]:
     def case(folder: Path) -> dict[str, Any]:
-        fit = Fit(folder, rows=200, **settings).run()
+        fit = Fit(folder, rows=210, validation_rows=10, **settings).run()
         sums = {name: float(weight.double().abs().sum()) for name, weight in fit.weights.items()}
         record = fit.recorder
-        return {"losses": record.losses, "norms": record.norms, "ids": record.ids, "weights": sums}
+        training = {"losses": record.losses, "norms": record.norms, "ids": record.ids, "weights": sums}
+        return training | {"validation": fit.validation.figures}
 
     return case
 

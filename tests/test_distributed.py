@@ -93,6 +93,17 @@ def test_two_ranks_train_as_one_process(case: str, alone: str, two: Run, one: Ca
     assert_same_examples(two(case), one(alone))
 
 
+@pytest.mark.parametrize(("case", "alone"), [("ddp", "one"), ("fsdp", "one"), ("fsdp-tied", "one-tied")])
+def test_two_ranks_validate_as_one_process(
+    case: str, alone: str, two: Run, one: Callable[[str], dict[str, Any]]
+) -> None:
+    """Were the ranks' means averaged, or a row measured twice, the loss would depend on how many ranks there are."""
+    expected = one(alone)["validation"]
+    assert expected["validation/rows"] == 10 and expected["validation/loss"] < expected["validation/loss_before"] - 0.1
+    for rank in two(case):
+        assert rank["validation"] == pytest.approx(expected, rel=LOSS_TOLERANCE, abs=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "alone"), [("ddp", "one"), ("fsdp", "one"), ("hybrid", "one"), ("fsdp-tied", "one-tied")]

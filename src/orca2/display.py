@@ -108,7 +108,8 @@ def loss_curve(metrics_csv: Path, width: int = 72, height: int = 12) -> str:
         losses = [(int(row["step"]), float(row["train/loss"])) for row in csv.DictReader(file) if row["train/loss"]]
     if len(losses) < 2:
         return ""
-    columns = [losses[round(i * (len(losses) - 1) / max(1, width - 1))] for i in range(min(width, len(losses)))]
+    count = min(width, len(losses))
+    columns = [losses[round(i * (len(losses) - 1) / (count - 1))] for i in range(count)]
     logs = [math.log(max(loss, 1e-6)) for _, loss in columns]
     top, bottom = max(logs), min(logs)
     level_of = [round((value - bottom) / ((top - bottom) or 1.0) * (height - 1)) for value in logs]

@@ -80,9 +80,9 @@ class Rejected:
 
     source: str
     row: str
-    kind: Literal["broken", "too_long", "left_out", "absent"]
-    """`broken`: cannot be read; `too_long`: longer than a pack; `left_out`: another strategy's example; `absent`: a
-    whole benchmark that could not be read."""
+    kind: Literal["broken", "too_long", "left_out", "held_out", "absent"]
+    """`broken`: cannot be read; `too_long`: longer than a pack; `left_out`: another strategy's example; `held_out`: it
+    validates; `absent`: a whole benchmark that could not be read."""
     reason: str
 
 

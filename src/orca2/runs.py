@@ -45,6 +45,8 @@ OPERATIONAL = (
     "workers",
     "checkpoint_every_steps",
     "log_every_steps",
+    "validation.name",
+    "validation.every_steps",
     "out_dir",
     "processes",
     "backend.batch_tokens",
@@ -335,6 +337,8 @@ def _flat(config: Mapping[str, Any], operational: Collection[str], prefix: str =
         path = f"{prefix}{key}"
         # A root key that is null or false is a feature not used; a run from before the key existed is the same run.
         if path in operational or ((value is None or value is False) and not prefix):
+            continue
+        if path == "validation" and isinstance(value, Mapping) and not value.get("rows"):
             continue
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, operational, f"{path}.")

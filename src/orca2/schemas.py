@@ -37,6 +37,7 @@ class TrainConfig:
     planning: Any = MISSING
     logger: Any = MISSING
     held_out: Any = MISSING
+    validation: Any = MISSING
     plan: bool = MISSING
     curriculum: Any = None
     only_stage: str | None = None

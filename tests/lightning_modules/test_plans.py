@@ -168,3 +168,15 @@ def test_stages_of_the_paper() -> None:
     flan, chatgpt, _ = planned.stages
     assert flan.steps / chatgpt.steps == pytest.approx(2.5 * 8 / 4.5, rel=1e-3)
     assert flan.hours is not None and 5 < flan.hours < 30
+
+
+def test_validation_is_planned() -> None:
+    """Fails if rows that do not train are counted as trained, or measuring them often costs nothing."""
+    plain = plan("source.size=5000")
+    measured = plan("source.size=5000", "validation.rows=1000", "validation.every_steps=10")
+    assert measured.stages[0].rows == 4_000
+    times = 2 + (measured.stages[0].steps - 1) // 10
+    assert f"validation on 1,000 rows, {times} times: " in measured.stages[0].origin
+    # Each measurement is a forward pass, a third of the arithmetic of a training step, over a quarter as many rows.
+    work = plain.stages[0].operations * 0.8
+    assert measured.stages[0].operations == pytest.approx(work * (1 + times / 3 / 4), rel=0.05)

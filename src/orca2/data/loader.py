@@ -19,13 +19,13 @@ before each step, and goes on with empty steps until all ranks are done.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orca2.data.collate import collate
 from orca2.data.lanes import Lane, ReadyPack
 from orca2.data.packing import PackingSpec
-from orca2.data.rows import ReadPlan, Row, RowRenderer, read_rows
+from orca2.data.rows import HeldOut, ReadPlan, Row, RowRenderer, read_rows
 from orca2.data.source import Source
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.records import Rejected, StepBatch
@@ -91,6 +91,8 @@ class StepLoader:
     """What `state_after` gave, merged over the ranks."""
     everyone_done: Callable[[bool], bool] | None = None
     """Whether this flag is true on every rank. A collective call; needed only where ranks share lanes."""
+    held: HeldOut = field(default_factory=HeldOut)
+    """Rows that validate instead of training."""
 
     def __iter__(self) -> Iterator[StepBatch]:
         numbers = self.shape.lanes_of_rank(self.packing.lanes)
@@ -103,6 +105,7 @@ class StepLoader:
             lanes=self.packing.lanes,
             starts={number: lane.next for number, lane in lanes.items()},
             replay=frozenset().union(*(lane.missing for lane in lanes.values())),
+            held=self.held,
         )
         step = 0 if self.state is None else int(self.state["step"])
         rows = _some_usable(read_rows(plan, self.render, self.workers))

@@ -129,6 +129,10 @@ class Mixture:
                 asked.setdefault(question.task, []).append(question)
         return [question for questions in asked.values() for question in questions]
 
+    def parts(self) -> list[tuple[int, MapSource]]:
+        """The members, each with the number of its first row."""
+        return list(zip(self._offsets, self._sources, strict=True))
+
     def order(self, seed: int, epoch: int) -> Order:
         """The interleaving of one epoch."""
         return Interleaving(seed, epoch, self._sources, tuple(self._counts), tuple(self._rates), tuple(self._offsets))

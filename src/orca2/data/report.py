@@ -22,8 +22,14 @@ MAX_LISTED = 100_000
 """Rows in the list. A longer one helps nobody; at this length the memory stays below 10 MB."""
 
 
+KINDS = ("broken", "too_long", "left_out", "held_out")
+"""Kinds of rejected rows that a stage counts."""
+CHOSEN = ("left_out", "held_out")
+"""Kinds that are a choice and no fault: counted, not listed."""
+
+
 class DataReport:
-    """Adds up steps. `left_out` rows are counted, not listed: they are a choice, not a fault."""
+    """Adds up steps."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -55,7 +61,7 @@ class DataReport:
         for row in batch.rejected:
             self.rejected[row.kind] += 1
             key = _key(row.source, row.row)
-            if row.kind != "left_out" and key not in self._listed and len(self._listed) < MAX_LISTED:
+            if row.kind not in CHOSEN and key not in self._listed and len(self._listed) < MAX_LISTED:
                 self._listed.add(key)
                 self._unwritten.append(row)
 
@@ -84,7 +90,7 @@ class DataReport:
         return {
             "rows": self.rows,
             "kept": self.kept,
-            **{kind: self.rejected[kind] for kind in ("broken", "too_long", "left_out")},
+            **{kind: self.rejected[kind] for kind in KINDS},
             "useful_tokens": self.useful_tokens,
             "label_tokens": self.label_tokens,
             "padding_tokens": self.padding_tokens,
@@ -101,7 +107,8 @@ class DataReport:
             setattr(self, key, sum(state[key] for state in states))
         self.rejected = Counter()
         for state in states:
-            self.rejected.update({kind: state[kind] for kind in ("broken", "too_long", "left_out")})
+            # An older checkpoint does not know every kind.
+            self.rejected.update({kind: state.get(kind, 0) for kind in KINDS})
 
 
 def summed(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:

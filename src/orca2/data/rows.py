@@ -11,7 +11,7 @@ is tokenized twice on a rank.
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from typing_extensions import override
 from orca2.data.source import MapSource, Order, Source, order_of
 from orca2.erasing import Erasing
 from orca2.errors import DataError, Orca2Error
+from orca2.hashing import hash64
 from orca2.records import Example, ExampleInfo, Rejected
 from orca2.rendering.renderer import Renderer
 from orca2.strategies import StrategyChoice
@@ -49,6 +50,29 @@ class Row(NamedTuple):
 
     position: Position
     item: Rendered | Rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What does not train because it validates; see validation.py."""
+
+    numbers: frozenset[int] = frozenset()
+    """Rows of a map-style source."""
+    questions: frozenset[int] = frozenset()
+    """`question_key` of the rows that validate: another row with the same question is as good as the row itself."""
+
+    def without(self, item: Example | Rejected) -> Example | Rejected:
+        """The row, or its rejection where its question validates."""
+        if not self.questions or isinstance(item, Rejected) or question_key(item) not in self.questions:
+            return item
+        reason = "the question is one of those held out for validation"
+        return Rejected(source=item.source, row=item.id, kind="held_out", reason=reason)
+
+
+def question_key(example: Example) -> int:
+    """A hash of what the user says, earlier turns included, without spaces around it."""
+    earlier = "".join(f"{turn.user}\n{turn.answer}\n" for turn in example.history)
+    return hash64(earlier + example.user.strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +124,20 @@ class ReadPlan:
     """Lane of this rank -> the first position not yet settled."""
     replay: frozenset[Position]
     """Positions before those, whose examples wait for a pack."""
+    held: HeldOut = field(default_factory=HeldOut)
 
     def chunks(self) -> Iterator[list[tuple[Position, int | Example | Rejected]]]:
         """Positions with what is known of them so far: a row number, or the row that a stream gave."""
         return self._map_chunks(self.source) if isinstance(self.source, MapSource) else self._stream_chunks()
 
     def read(self, row: int | Example | Rejected) -> Example | Rejected:
-        """Fetch a row by its number; the rows of a stream are here already."""
-        return self.source.read(row, self.choice) if isinstance(row, int) else row  # type: ignore[union-attr]
+        """Fetch a row by its number; the rows of a stream are here already. A row that validates is rejected."""
+        if not isinstance(row, int):
+            return self.held.without(row)
+        if row in self.held.numbers:
+            reason = "held out for validation"
+            return Rejected(source=self.source.name, row=f"row {row}", kind="held_out", reason=reason)
+        return self.held.without(self.source.read(row, self.choice))  # type: ignore[union-attr]
 
     @property
     def _span(self) -> int:

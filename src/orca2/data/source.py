@@ -72,6 +72,15 @@ class OrderedSource(Protocol):
 
 
 @runtime_checkable
+class ComposedSource(Protocol):
+    """A map-style source that is made of others."""
+
+    def parts(self) -> "list[tuple[int, MapSource]]":
+        """Its members, each with the number that its first row has here."""
+        ...
+
+
+@runtime_checkable
 class StreamSource(Protocol):
     """Rows that can only be read one after the other."""
 

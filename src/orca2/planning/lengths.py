@@ -9,6 +9,7 @@ from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
 from orca2.data.rows import Rendered, RowRenderer
 from orca2.data.source import MapSource, PreparedSource, Source, SurveyedSource, order_of
+from orca2.data.validation import ValidationSpec
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.planning.plan import Assumptions
@@ -109,6 +110,20 @@ def outline(
         rows, epochs = math.ceil(tokens / lengths.mean), 1
     assert rows is not None
     return StageOutline(name=name, rows=rows, epochs=epochs, lengths=lengths, tokens_per_step=tokens_per_step)
+
+
+def with_validation(stage: StageOutline, source: Source, spec: ValidationSpec, by_tokens: bool) -> StageOutline:
+    """The stage with the rows that `spec` holds out; one that ends `by_tokens` trains on as many others instead."""
+    held_out = _held_out_rows(source, spec)
+    rows = stage.rows if by_tokens else max(0, stage.rows - held_out)
+    return replace(stage, rows=rows, validation_rows=held_out, validation_every_steps=spec.every_steps)
+
+
+def _held_out_rows(source: Source, spec: ValidationSpec) -> int:
+    """So many of each source that a mixture is made of."""
+    if isinstance(source, Mixture):
+        return sum(_held_out_rows(member, spec) for member in source.members.values())
+    return spec.rows
 
 
 def _stated_rows(source: Source) -> int | None:

@@ -42,6 +42,9 @@ class StageOutline:
     lengths: Lengths
     tokens_per_step: int
     """Of all packs of an optimizer step, padding included."""
+    validation_rows: int = 0
+    """Rows that are measured and not trained on."""
+    validation_every_steps: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +91,23 @@ def work_of(
     """`utilisation`: useful tokens as a share of all; `operations_per_second`: of all GPUs together."""
     rows = round(stage.rows * stage.epochs)
     tokens = round(rows * stage.lengths.mean)
+    steps = max(1, round(tokens / (stage.tokens_per_step * utilisation)))
     operations = tokens * operations_per_token(shape, stage.lengths, lora)
+    origin = stage.lengths.origin
+    if stage.validation_rows:
+        times = 2 + (steps - 1) // stage.validation_every_steps  # before the first step and after the last
+        measured = round(stage.validation_rows * stage.lengths.mean) * times
+        # Forward only: two of the six operations.
+        operations += measured * operations_per_token(shape, stage.lengths, None) / 3
+        origin += f"; validation on {stage.validation_rows:,} rows, {times:,} times: {measured:,} tokens, forward only"
     return StageWork(
         name=stage.name,
         rows=rows,
         tokens=tokens,
-        steps=max(1, round(tokens / (stage.tokens_per_step * utilisation))),
+        steps=steps,
         operations=operations,
         hours=None if operations_per_second is None else operations / operations_per_second / 3600,
-        origin=stage.lengths.origin,
+        origin=origin,
         paper_hours=PAPER_HOURS.get(stage.name),
     )
 
