@@ -21,6 +21,7 @@ LAYERS = {
     "orca2.help": 0,
     "orca2.appending": 0,
     "orca2.hashing": 0,
+    "orca2.pages": 0,
     "orca2.reasoning": 0,
     "orca2.records": 0,
     "orca2.leaks": 1,

@@ -16,6 +16,7 @@ from orca2.evaluation.report.tables import Table
 from orca2.evaluation.results import by_cell
 from orca2.evaluation.verdicts import Verdict
 from orca2.hashing import hash64
+from orca2.pages import content_policy
 
 PROMPT_CHARACTERS = 20_000
 """Of a prompt or an answer on the page; a meeting's transcript has 60,000. The records hold all of it."""
@@ -29,13 +30,16 @@ def page(title: str, notes: Sequence[str], tables: Sequence[Table], chart: str, 
     verdicts = {run.name: _by_key(run.verdicts) for run in runs}
     cards = "\n".join(_card(run.name, record, verdicts[run.name].get(record.key, ())) for run, record in chosen)
     drawn = "" if len(chosen) == total else f" (drawn from {total:,}, at most {each:,} of each benchmark and message)"
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = content_policy([script], [style, *re.findall(r"<style>(.*?)</style>", chart, re.DOTALL)])
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
-<style>{_asset("page.css")}</style>
+<style>{style}</style>
 </head>
 <body>
 <main>
@@ -50,7 +54,7 @@ def page(title: str, notes: Sequence[str], tables: Sequence[Table], chart: str, 
 <output id="shown"></output></form>
 {cards}
 </main>
-<script>{_asset("page.js")}</script>
+<script>{script}</script>
 </body>
 </html>
 """

@@ -8,8 +8,6 @@ Data are strangers' text. None of it becomes markup: the JSON has no `<`, `>` or
 fills them with `textContent`, and the page's policy lets no other script run and nothing be loaded.
 """
 
-import base64
-import hashlib
 import heapq
 import json
 from collections.abc import Iterable
@@ -21,6 +19,7 @@ from typing import Any
 from orca2.erasing import Erasing
 from orca2.hashing import hash64
 from orca2.leaks import leaked_ngrams
+from orca2.pages import content_policy
 from orca2.records import Example
 from orca2.runs import atomic_write_text
 
@@ -45,7 +44,7 @@ def page(title: str, records: list[dict[str, Any]], total: int, erasing: str) ->
     style = (folder / "browser.css").read_text(encoding="utf-8")
     content = {"title": title, "total": total, "erasing": erasing, "records": records}
     return Template((folder / "browser.html").read_text(encoding="utf-8")).substitute(
-        policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}",
+        policy=content_policy([script], [style]),
         style=style,
         data=_json(content),
         script=script,
@@ -76,7 +75,3 @@ def _json(content: Any) -> str:
     """JSON that may stand inside a script element: nothing in it can end the element or begin another."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
