@@ -38,7 +38,7 @@ from orca2.data.loader import StepShape
 from orca2.data.looking import look
 from orca2.data.packing import PackingSpec
 from orca2.data.report import list_of_rank, merge_lists, summed
-from orca2.data.source import MapSource, Source
+from orca2.data.source import MapSource, PinnedSource, Source
 from orca2.data.validation import ValidationSpec, validation_batches
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
@@ -130,6 +130,8 @@ class TrainingJob:
         """Raise ConfigError for what this machine lacks, before anything is written. A plan may be for another."""
         self.trainer.require_here()
         self.lora.require(self.trainer.device, sharded=self.trainer.parallelism == "fsdp")
+        if isinstance(self.source, PinnedSource) and (reasons := self.source.unpinned()):
+            raise ConfigError("\n  - ".join(["this data can change between two runs:", *reasons]))
 
 
 class Interrupted(Exception):

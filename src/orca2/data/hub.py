@@ -18,6 +18,7 @@ from orca2.data.conversations import Note, RepeatedTurns
 from orca2.data.files import FIRST_ROWS, SPREAD_ROWS
 from orca2.data.order import Permutation
 from orca2.data.parsing import RowParser
+from orca2.data.pinning import unpinned
 from orca2.data.source import Survey, rows_over
 from orca2.errors import ConfigError, DataError
 from orca2.records import Example, Rejected
@@ -38,7 +39,7 @@ class HubSource:
     layout: str
     config: str | None = None
     revision: str | None = None
-    """Commit, tag or branch; name a commit where runs must be comparable."""
+    """The commit; None for a folder or a builder."""
     data_files: Mapping[str, str] | None = None
     """Split -> file or pattern."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +52,10 @@ class HubSource:
 
     def __post_init__(self) -> None:
         _ = self._parser
+
+    def unpinned(self) -> list[str]:
+        """Why this is not one data set for ever, if it is not."""
+        return _unpinned(self)
 
     @property
     def size(self) -> int:
@@ -124,6 +129,10 @@ class HubStream:
                 f"source {self.name!r}: rows={self.rows} and shuffle_rows={self.shuffle_rows} must be 1 or more"
             )
 
+    def unpinned(self) -> list[str]:
+        """Why this is not one data set for ever, if it is not."""
+        return _unpinned(self)
+
     @property
     def size(self) -> int | None:
         """Rows of an epoch, where they are configured."""
@@ -165,6 +174,11 @@ class HubStream:
     @cached_property
     def _data(self) -> Any:
         return _load(self.name, self.path, self.config, self.split, self.revision, self.data_files, streaming=True)
+
+
+def _unpinned(source: HubSource | HubStream) -> list[str]:
+    reason = unpinned(source.path, source.revision, "its `revision`")
+    return [] if reason is None else [f"source {source.name!r}: {reason}"]
 
 
 def _parser_of(source: HubSource | HubStream) -> RowParser:

@@ -30,7 +30,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orca2.data.order import uniform
-from orca2.data.source import AskingSource, MapSource, Order, PreparedSource, Survey, SurveyedSource, order_of
+from orca2.data.source import (
+    AskingSource,
+    MapSource,
+    Order,
+    PinnedSource,
+    PreparedSource,
+    Survey,
+    SurveyedSource,
+    order_of,
+)
 from orca2.errors import ConfigError, DataError
 from orca2.records import Example, Question, Rejected
 from orca2.strategies import StrategyChoice
@@ -92,6 +101,10 @@ class Mixture:
     def size(self) -> int:
         """Examples of an epoch."""
         return sum(self._counts)
+
+    def unpinned(self) -> list[str]:
+        """Why members could change."""
+        return [reason for member in self._sources if isinstance(member, PinnedSource) for reason in member.unpinned()]
 
     def prepare(self) -> None:
         """Prepare every member. Raises DataError for one that cannot be used or is empty."""

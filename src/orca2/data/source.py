@@ -131,6 +131,15 @@ class NotingSource(Protocol):
     def notes(self, row: int) -> tuple[Note, ...]: ...
 
 
+@runtime_checkable
+class PinnedSource(Protocol):
+    """A source whose rows others can change, unless it names a version of them."""
+
+    def unpinned(self) -> list[str]:
+        """Reasons why the rows could change under the same settings; none where they cannot."""
+        ...
+
+
 Source = MapSource | StreamSource
 
 

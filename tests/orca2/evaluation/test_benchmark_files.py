@@ -274,7 +274,7 @@ def test_prompt_shows_question_options_and_hint(tmp_path: Path) -> None:
     """The whole text of one prompt: a change of it changes scores, so the version must be raised with it."""
     put(tmp_path / "race/test/middle/1.txt", RACE)
     samples, _ = read("race", tmp_path)
-    assert benchmark("race").version == 3
+    assert benchmark("race").version == 4
     assert samples[0].turns == (
         "A cat sat.\n\nWho sat?\n\n(A) a cat\n(B) a dog\n(C) a cow\n(D) a hen\n\n"
         'Finish with one line "Answer: (X)", where X is the letter of the right option.',

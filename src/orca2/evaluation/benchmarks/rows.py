@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orca2.data.pinning import unpinned
 from orca2.errors import ConfigError, DataError
 from orca2.evaluation.benchmarks.forms import FORMS
 
@@ -46,7 +47,8 @@ class Layout:
         form = entries.get("form", "flat")
         if form not in FORMS:
             raise ConfigError(f"{where}: unknown form {form!r}; allowed are {sorted(FORMS)}")
-        settings = {key: value for key, value in entries.items() if key in reserved} | {"form": form}
+        settings = {key: value for key, value in entries.items() if key in reserved and value is not None}
+        settings["form"] = form
         return cls(name, settings, {key: value for key, value in entries.items() if key in known})
 
     @property
@@ -78,6 +80,8 @@ class Layout:
         from datasets import load_dataset  # slow to import, and needed only here
 
         named = {key: value.replace("{name}", task) for key, value in self.settings.items()}
+        if reason := unpinned(named["hub"], named.get("revision"), "benchmark.layouts.hub.revision"):
+            raise DataError(f"{reason}; or give data_dir=<folder with the official files>")
         options = {key: named[key] for key in ("split", "revision", "data_files") if key in named}
         try:
             loaded = load_dataset(named["hub"], named.get("config"), **options)

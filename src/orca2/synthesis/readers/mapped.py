@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orca2.data.pinning import unpinned
 from orca2.errors import ConfigError, DataError
 from orca2.records import Rejected
 from orca2.synthesis.items import AnswerKind, Option, TaskItem
@@ -80,8 +81,8 @@ class HubDataset:
     licence: str
 
     def __post_init__(self) -> None:
-        if self.revision is None and not Path(self.repo).is_dir():
-            raise ConfigError(f"tasks={self.name}: the hub data set {self.repo!r} has no `revision`; name a commit")
+        if reason := unpinned(self.repo, self.revision, "tasks.revision"):
+            raise ConfigError(f"tasks={self.name}: {reason}")
 
     def stream(self) -> Iterator[TaskItem | Rejected]:
         """Raises DataError where the data set cannot be loaded, and where reading it breaks off."""
