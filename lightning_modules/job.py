@@ -242,7 +242,7 @@ def load_student(
         deferred.materialise(student, job.trainer.device)
     # Also where packed examples shall see each other: it finds out which head gives the model's own loss.
     with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled=job.trainer.autocasts):
-        head = check_student(student)
+        head = check_student(student, job.model.max_len)
     kept = "isolated" if job.packing.isolate else "joined, as asked"
     console.print(f"self-test passed: packed examples are {kept}, loss head is {head}", highlight=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from orca2.errors import ModelError
 from orca2.generation.choosing import Choice, ChosenOnly, first_ranks, greedy, lockstep
@@ -24,6 +24,7 @@ from orca2.generation.continuous import Finished, Waiting, answer_continuously
 from orca2.generation.protocol import FinishReason, Generation
 from orca2.generation.slots import SlotCache, Step, slot_attention_of
 from orca2.modelling.attention import standard_attention
+from orca2.modelling.windows import changing_positions, shrunk_windows
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Of a logit between slots and the model's own attention, as a share of the largest logit; rounding is 1e-6."""
@@ -139,10 +140,10 @@ def end_ids_of(model: PreTrainedModel) -> frozenset[int]:
 
 def slots_obstacle(model: PreTrainedModel) -> str | None:
     """Why the model cannot be asked over slots, or None: two prompts and a token after the first are tried."""
-    if changing := _changing_positions(model.config):
+    if changing := changing_positions(model.config):
         return f"its position embedding ({changing}) depends on the longest text that is asked at once"
     first, second = map(list, _PROBES)
-    with torch.no_grad():
+    with torch.no_grad(), shrunk_windows(model):
         with standard_attention(model):
             wanted = [_logits(model, ids) for ids in (first[:-1], first, second)]
         try:
@@ -162,14 +163,6 @@ def slots_obstacle(model: PreTrainedModel) -> str | None:
     share = float((got - right).abs().max() / right.abs().max())
     largest = LARGEST_DIFFERENCE.get(model.dtype, LARGEST_DIFFERENCE_HALF)
     return None if share <= largest else f"{type(model).__name__} gives logits that differ by {share:.1%} over slots"
-
-
-def _changing_positions(config: PreTrainedConfig) -> str | None:
-    """A kind of RoPE that transformers' `dynamic_rope_update` adapts to the largest position of a whole batch."""
-    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
-    kinds = [str(one.get("rope_type", "")) for one in each]
-    return next((kind for kind in kinds if kind == "longrope" or "dynamic" in kind), None)
 
 
 def _logits(

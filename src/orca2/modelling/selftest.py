@@ -4,6 +4,7 @@
     packed      aaabbbccc  this project's attention and head
     disturbed   aaaxxxccc  the middle document replaced: a and c must not notice
 
+Windows of attention are shrunk to a few tokens meanwhile (`windows`), for a realistic one would not be seen.
 Everything goes through `StudentForLoss.forward`, so it also holds for a sharded student if all ranks run it.
 """
 
@@ -18,6 +19,7 @@ from orca2.errors import ModelError
 from orca2.modelling.attention import HALF, standard_attention
 from orca2.modelling.build import embedding_rows
 from orca2.modelling.student import Head, StudentForLoss
+from orca2.modelling.windows import changing_positions, shrunk_windows
 
 LENGTHS = (5, 9, 6)
 """Three documents of different lengths; the middle one is disturbed."""
@@ -33,12 +35,23 @@ HALF_LEAK = 5e-3
 """The same in half precision, where a disturbed document can change how experts group the tokens."""
 
 
-def check_student(student: StudentForLoss) -> Head:
+def check_student(student: StudentForLoss, longest: int | None = None) -> Head:
     """Prove isolation and loss on a row of 20 tokens; returns the head that `student` uses from now on.
 
-    A model that caps, scales or otherwise alters its logits is moved to its own head.
+    Windows of attention are shrunk for it, so that the tokens cross them; not those that a document of `longest` tokens
+    never crosses. A model that caps, scales or otherwise alters its logits is moved to its own head.
     Raises `ModelError` where documents see each other or differ from their stand-alone forward pass.
     """
+    if kind := changing_positions(student.model.config, longest):
+        raise ModelError(
+            f"{_name(student)}: its position embedding ({kind}) depends on the longest document of a row beyond "
+            "original_max_position_embeddings; set model.max_len and packing.length to that number or less"
+        )
+    with shrunk_windows(student.model, longest):
+        return _check(student)
+
+
+def _check(student: StudentForLoss) -> Head:
     device = next(student.parameters()).device
     vocabulary = embedding_rows(student.model)
     ids_T = torch.arange(7, 7 + 31 * sum(LENGTHS), 31, device=device) % vocabulary
@@ -126,7 +139,10 @@ def _is_half(student: StudentForLoss) -> bool:
 
 def _remedy(student: StudentForLoss) -> str:
     other = "" if student.kernel == "eager" else f"set attention=eager (not {student.kernel}) or "
-    return other + "choose a model of plain causal attention: recurrent layers and sinks cannot be packed"
+    return other + (
+        "choose a model of causal attention, whole or in a sliding window: recurrent layers, sinks and chunks cannot be "
+        "packed"
+    )
 
 
 def _name(student: StudentForLoss) -> str:
