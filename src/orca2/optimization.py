@@ -7,13 +7,14 @@ over the data and is the same for any number of ranks, workers or micro-batches.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from orca2.errors import ConfigError
+from orca2.rounding import RoundingAdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +78,24 @@ def learning_rate(spec: OptimizerSpec, progress: float) -> float:
 
 
 def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; weight decay on matrices only, not on norms and biases."""
+    """AdamW over the trainable parameters; weight decay on matrices only, not on norms and biases.
+
+    Weights in bf16 get one that rounds at random: to the nearest, most steps of most weights would be lost.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=spec.learning_rate,
-        betas=(spec.beta1, spec.beta2),
-        eps=spec.epsilon,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    settings: dict[str, Any] = {
+        "lr": spec.learning_rate,
+        "betas": (spec.beta1, spec.beta2),
+        "eps": spec.epsilon,
+    }
+    if any(parameter.dtype == torch.bfloat16 for parameter in trainable):
+        return RoundingAdamW(groups, **settings)
+    return torch.optim.AdamW(groups, fused=True, **settings)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
