@@ -50,6 +50,7 @@ from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, markup_is_known, model_config
 from orca2.modelling.loading import defer_model
+from orca2.modelling.recompute import chosen_mode
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, is_sharded, shard
 from orca2.modelling.spec import ModelSpec
@@ -229,11 +230,10 @@ def load_student(
     # To be sharded it is built without memory, and each rank fills its own rows.
     deferred = defer_model(job.model, tokenizer, job.seed) if job.trainer.parallelism == "fsdp" else None
     model = build_model(job.model, tokenizer, job.seed) if deferred is None else deferred.model
+    mode = chosen_mode(job.model.activation_checkpointing, sum(weight.numel() for weight in model.parameters()))
     if job.lora.enabled:
         add_adapters(model, job.lora, train_embeddings=not markup_is_known(job.model, job.format))
-    student = StudentForLoss(
-        model, kernel, activation_checkpointing=job.model.activation_checkpointing, compile=job.model.compile
-    )
+    student = StudentForLoss(model, kernel, activation_checkpointing=mode, compile=job.model.compile)
     cast_parameters(student, job.trainer.master_dtype)
     if deferred is None:
         student.to(job.trainer.device)
@@ -247,7 +247,9 @@ def load_student(
     console.print(f"self-test passed: packed examples are {kept}, loss head is {head}", highlight=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    console.print(f"student: {parameters:,} parameters, {trained:,} trained", highlight=False)
+    console.print(
+        f"student: {parameters:,} parameters, {trained:,} trained, activation checkpointing {mode}", highlight=False
+    )
     return student
 
 

@@ -15,6 +15,7 @@ from lightning_modules.trainer import TrainerSpec
 from orca2.data.rows import RowRenderer
 from orca2.modelling.adapters import Lora, adapter_parameters
 from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_known
+from orca2.modelling.recompute import chosen_mode
 from orca2.planning.gpu import EXAMPLE, GPU, gpu_here
 from orca2.planning.lengths import outline, with_validation
 from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
@@ -146,7 +147,7 @@ def request_of(
         master="bf16" if trainer.master_dtype == torch.bfloat16 else "fp32",
         parallelism=trainer.parallelism,
         shards=trainer.shards if trainer.parallelism == "fsdp" else 1,
-        checkpointing=job.model.activation_checkpointing,
+        checkpointing=chosen_mode(job.model.activation_checkpointing, shape.parameters),
         fused_attention=trainer.device.type == "cuda" and job.model.attention in ("auto", "flash", "varlen"),
         on_cuda=trainer.device.type == "cuda",
         pack_tokens=job.packing.length,

@@ -36,6 +36,7 @@ def test_the_demo_on_this_cpu() -> None:
     """Fails if the plain command cannot be planned, or lengths are not measured where the source is at hand."""
     demo = plan()
     assert demo.machine.device == "CPU" and demo.fits
+    assert demo.request.checkpointing == "none"
     assert demo.stages[0].rows == 55_000
     assert "55,000 of the 55,000 rows of procedural are trained on" in demo.stages[0].origin
     assert "measured on 500 of them\n  these rows are generated toy tasks" in demo.stages[0].origin
@@ -48,6 +49,7 @@ def test_a_cluster_that_is_not_here() -> None:
     assert large.fits
     assert (large.machine.ranks, large.machine.nodes, large.request.shards) == (32, 4, 8)
     assert (large.request.compute, large.request.master) == ("bf16", "fp32")
+    assert large.request.checkpointing == "full"
     assert large.memory.optimizer == 8 * 13_015_864_320 // 8
     assert large.stages[0].tokens == 500_000_000
 

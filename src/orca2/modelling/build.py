@@ -35,6 +35,10 @@ READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, Safetenso
 """What transformers, huggingface_hub and safetensors raise for files that are missing, foreign or damaged."""
 
 
+ROUTER_LOSSES = ("router_aux_loss_coef", "aux_loss_coef", "router_z_loss_coef")
+"""What transformers' configs call the weight of a router's loss."""
+
+
 def build_tokenizer(spec: ModelSpec, format: ChatFormat, default_system: str | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer, prepared for `format`; `default_system` goes into its chat template.
 
@@ -75,8 +79,8 @@ def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Pretrai
     It names no padding token where that is new and has no row yet.
 
     Raises `ModelError` for an unknown architecture or field, a model that is no causal language model, a
-    context shorter than `spec.max_len`, a vocabulary of random weights that is smaller than the tokenizer, or
-    weights of another shape than `spec.shape`.
+    context shorter than `spec.max_len`, a vocabulary of random weights that is smaller than the tokenizer, weights of
+    another shape than `spec.shape`, or experts whose router has a loss that `spec` does not leave out.
     """
     config = _config_of_weights(spec.weights) if spec.weights else _config_of_architecture(spec, tokenizer)
     _compare_with_shape(spec, config)
@@ -91,6 +95,7 @@ def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Pretrai
             f"model {spec.name!r}: max_len={spec.max_len} is over the {longest} positions of the model "
             f"(max_position_embeddings); set model.max_len={longest} or less"
         )
+    _require_no_router_loss(spec, config)
     _set_token_ids(config, tokenizer)
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= _rows(config):
         # The embeddings are built with the rows of the weights and grow afterwards: until then no row can be the
@@ -191,6 +196,30 @@ def _compare_with_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
             f"model {spec.name!r}: the config of weights={spec.weights!r} has another shape than model.shape states: "
             f"{'; '.join(different)}. Choose the model file of these weights, or model=hub for any"
         )
+
+
+def _require_no_router_loss(spec: ModelSpec, config: PretrainedConfig) -> None:
+    """The loss of a router is a product of means over a whole step: what part of the tokens each expert got, times how
+    likely it was. Made exactly for any cutting into micro-batches and ranks, it takes a second forward pass.
+    """
+    if spec.router_loss == "none":
+        return
+    text = config.get_text_config()
+    for name in ROUTER_LOSSES:
+        weight = getattr(text, name, None)
+        if weight and _experts(text) > 1:
+            raise ModelError(
+                f"model {spec.name!r}: {config.model_type} is a mixture of experts that was trained with a loss of its "
+                f"router ({name}={weight}), which is not made here; without it some experts may fall out of use. Set "
+                "model.router_loss=none to train without, as transformers does unless it is asked, or choose a dense "
+                "model"
+            )
+
+
+def _experts(config: PretrainedConfig) -> int:
+    """Of each layer; 2 where the config does not say."""
+    counts = [getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts")]
+    return next((int(count) for count in counts if count is not None), 2)
 
 
 def _config_of_architecture(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

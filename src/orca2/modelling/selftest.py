@@ -140,8 +140,8 @@ def _is_half(student: StudentForLoss) -> bool:
 def _remedy(student: StudentForLoss) -> str:
     other = "" if student.kernel == "eager" else f"set attention=eager (not {student.kernel}) or "
     return other + (
-        "choose a model of causal attention, whole or in a sliding window: recurrent layers, sinks and chunks cannot be "
-        "packed"
+        "choose a model of causal attention, whole or in a sliding window: recurrent layers, sinks and chunks cannot "
+        "be packed"
     )
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from orca2.errors import ConfigError
-from orca2.modelling.recompute import ActivationCheckpointing
+from orca2.modelling.recompute import RecomputeRequest
 
 AttentionRequest = Literal["auto", "flash", "varlen", "sdpa", "eager"]
+RouterLoss = Literal["own", "none"]
 
 MIN_EMBEDDED_VOCABULARY = 512
 """256 bytes, the markup of a chat format, and room for merges that are worth having."""
@@ -39,10 +40,13 @@ class ModelSpec:
     tokenizer_vocabulary: int | None = None
     """Most entries of the embedded tokenizer; only for it."""
     attention: AttentionRequest = "auto"
-    activation_checkpointing: ActivationCheckpointing = "none"
-    """What the backward pass computes again to save memory; see `modelling.recompute`."""
+    activation_checkpointing: RecomputeRequest = "auto"
+    """What the backward pass computes again to save memory; see `modelling.recompute`. `auto` goes by size."""
     compile: bool = False
     """`torch.compile` of the decoder trunk; only with flash or varlen attention."""
+    router_loss: RouterLoss = "own"
+    """What a mixture of experts adds to its loss so that all experts are used. `own`: as its config says, which is
+    refused where that is more than nothing, since it is not made here; `none`: it trains without."""
 
     def __post_init__(self) -> None:
         self._check_origin()
@@ -51,8 +55,10 @@ class ModelSpec:
             self._refuse("max_len", self.max_len, "at least 2 tokens")
         if self.attention not in get_args(AttentionRequest):
             self._refuse("attention", self.attention, f"one of {', '.join(get_args(AttentionRequest))}")
-        if self.activation_checkpointing not in get_args(ActivationCheckpointing):
-            allowed = f"one of {', '.join(get_args(ActivationCheckpointing))}"
+        if self.router_loss not in get_args(RouterLoss):
+            self._refuse("router_loss", self.router_loss, f"one of {', '.join(get_args(RouterLoss))}")
+        if self.activation_checkpointing not in get_args(RecomputeRequest):
+            allowed = f"one of {', '.join(get_args(RecomputeRequest))}"
             self._refuse("activation_checkpointing", self.activation_checkpointing, allowed)
 
     def _check_origin(self) -> None:

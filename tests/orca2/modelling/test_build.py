@@ -9,7 +9,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from orca2.errors import ConfigError, ModelError
 from orca2.modelling import embedded
-from orca2.modelling.build import build_model, build_tokenizer, embedding_rows, grow_embeddings, head_dim
+from orca2.modelling.build import (
+    build_model,
+    build_tokenizer,
+    embedding_rows,
+    grow_embeddings,
+    head_dim,
+    model_config,
+)
 from orca2.modelling.embedded import embedded_tokenizer
 from orca2.modelling.spec import ModelSpec
 from orca2.rendering import ChatFormat, tokenizer_hash
@@ -52,6 +59,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"tokenizer": "a/b"}, "only the embedded tokenizer"),
         ({"tokenizer_vocabulary": 100}, "at least 512"),
         ({"max_len": 1}, "max_len=1"),
+        ({"router_loss": "aux"}, "own, none"),
         ({"attention": "falsh"}, "auto, flash, varlen, sdpa, eager"),
     ],
 )
@@ -208,3 +216,33 @@ def test_damaged_folders(saved: Path, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "short" / "model.safetensors", folder)
     with pytest.raises(ModelError, match="tensors of LlamaForCausalLM are missing"):
         build_model(local, tokenizer, seed=0)
+
+
+MIXTURES = {
+    "mixtral": {"num_local_experts": 4},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "llama4_text": {"num_local_experts": 2, "head_dim": 8},
+}
+"""All carry transformers' own default for the weight of the router's loss."""
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_experts_with_a_loss_of_their_router_are_refused_unless_it_is_left_out(family: str) -> None:
+    """Fails if a mixture of experts trains without what keeps its experts in use, and nobody is told."""
+    mixture = {**ARCHITECTURE, **MIXTURES[family], "model_type": family}
+    tokenizer = build_tokenizer(spec(), FORMAT)
+    with pytest.raises(ModelError, match=r"router_aux_loss_coef=0\.\d+.*model\.router_loss=none"):
+        model_config(spec(architecture=mixture), tokenizer)
+    assert model_config(spec(architecture=mixture, router_loss="none"), tokenizer).model_type == family
+    without = {**mixture, "router_aux_loss_coef": 0.0}
+    assert model_config(spec(architecture=without), tokenizer).router_aux_loss_coef == 0
+
+
+def test_experts_that_balance_otherwise_are_no_mistake() -> None:
+    """Fails if DeepSeek-V3, whose router has a bias in place of a loss, or a dense model with the field is refused."""
+    tokenizer = build_tokenizer(spec(), FORMAT)
+    latent = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+    deepseek = {**ARCHITECTURE, **latent, "model_type": "deepseek_v3", "num_key_value_heads": 4}
+    assert model_config(spec(architecture=deepseek), tokenizer).n_routed_experts > 1
+    dense = {**ARCHITECTURE, "model_type": "granitemoehybrid", "num_local_experts": 0, "mamba_n_heads": 4}
+    assert model_config(spec(architecture=dense), tokenizer).num_local_experts == 0

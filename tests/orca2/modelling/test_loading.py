@@ -36,7 +36,7 @@ RANDOM = {
     "qwen3": {"model_type": "qwen3", **SMALL},
     "gemma2": {"model_type": "gemma2", **SMALL},
     "gpt2": {"model_type": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 4},
-    "experts": {"model_type": "qwen3_moe", **SMALL},
+    "experts": {"model_type": "qwen3_moe", "router_aux_loss_coef": 0.0, **SMALL},
 }
 
 

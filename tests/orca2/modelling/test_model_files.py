@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from orca2.errors import ConfigError, ModelError
 from orca2.modelling.build import build_tokenizer, config_of_shape, embedding_rows, grow_embeddings, model_config
+from orca2.modelling.recompute import chosen_mode
 from orca2.modelling.spec import ModelSpec
 from orca2.rendering.format import ChatFormat
 from orca2.settings import build, compose_config
@@ -55,6 +56,15 @@ def test_every_hub_model_has_a_count() -> None:
     """Fails if a model file is added whose shape nobody compared with what is published."""
     assert set(PARAMETERS) == {name for name in FILES if spec_of(name).shape is not None}
     assert set(FILES) - set(PARAMETERS) == {"tiny", "llama_9m", "hub"}
+
+
+def test_recomputation_goes_by_size() -> None:
+    """Fails if a small model loses a fifth of its speed for memory it has, or a large one runs out of it."""
+    modes = {name: chosen_mode(spec_of(name).activation_checkpointing, count) for name, count in PARAMETERS.items()}
+    small = {"smollm2_135m", "smollm2_360m", "qwen3_0.6b"}
+    assert modes == {name: "none" if name in small else "full" for name in PARAMETERS}
+    assert spec_of("hub").activation_checkpointing == "auto"
+    assert chosen_mode("selective", 10**9) == "selective"
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -1,5 +1,6 @@
 """Attention that changes with distance: the start-up check crosses each window, however large it is."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_kernel_without_windows_is_refused(family: str, monkeypatch: pytest.Mo
 
 def test_chunks_are_refused_where_texts_cross_them() -> None:
     """Fails if Llama 4 trains on texts whose chunks see each other, which is wrong by several nats."""
-    with pytest.raises(ModelError, match="Llama4ForCausalLM: packed documents differ.*chunks cannot be packed"):
+    with pytest.raises(ModelError, match=r"Llama4ForCausalLM: packed documents differ.*chunks cannot be packed"):
         check_student(StudentForLoss(shrunk("llama4_text"), "sdpa"), longest=16_384)
     within = shrunk("llama4_text", attn_temperature_tuning=False)
     check_student(StudentForLoss(within, "sdpa"), longest=8_192)
@@ -104,7 +105,7 @@ def test_windows_come_back_after_an_error() -> None:
     """Fails if a refused model is left with windows of four tokens."""
     model = shrunk("mistral")
     before = sizes(model)
-    with pytest.raises(RuntimeError), shrunk_windows(model):
+    with contextlib.suppress(KeyboardInterrupt), shrunk_windows(model):
         assert sizes(model) != before
-        raise RuntimeError
+        raise KeyboardInterrupt
     assert sizes(model) == before
