@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from orca2.generation import Backend, Chat
+from orca2.reasoning import split
 from orca2.records import Turn
 from orca2.terminal import visible
 
@@ -43,5 +44,6 @@ def converse(
             tell("(the context is full: a new conversation)")
         ((_, reply),) = backend.answer([chat])
         tell(visible(reply.text) + (" … (cut at the limit)" if reply.finish_reason == "length" else ""))
-        history.append(Turn(user=line, answer=reply.text))
+        # Reasoning models are trained on histories without the traces of earlier turns.
+        history.append(Turn(user=line, answer=split(reply.text).answer))
     return history

@@ -2,7 +2,7 @@
 
 An answer such as "As the instruction says, I first recall the relevant facts" teaches the student to refer
 to a text that it cannot see. Word n-grams shared by instruction and answer count, unless the user's text
-has them too.
+has them too. A reasoning trace is read like the answer: with `thinking=keep` it is trained on as well.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ NGRAM_WORDS = 8
 
 
 def leaked_ngrams(example: Example, n: int = NGRAM_WORDS) -> list[str]:
-    """Word n-grams of the instruction that the answer repeats and the user did not write, in the
+    """Word n-grams of the instruction that the answer or its reasoning trace repeats and the user did not write, in the
     instruction's order.
 
     Words are lower-cased and stripped of punctuation. An instruction shorter than `n` words is one n-gram.
@@ -28,10 +28,11 @@ def leaked_ngrams(example: Example, n: int = NGRAM_WORDS) -> list[str]:
     if n < 1:
         raise ConfigError(f"a leak is looked for in n-grams of at least 1 word, not {n}")
     words, ngrams = _instruction(example.system, n)
-    answer = words_of(example.answer)
-    if not ngrams or len(answer) < words:
+    if not ngrams:
         return []
-    quotable = set(ngrams_of(answer, words)).intersection(ngrams)
+    quotable = set[str]()
+    for text in (example.answer, example.reasoning):
+        quotable |= set(ngrams_of(words_of(text), words)).intersection(ngrams)
     if quotable:
         quotable -= set(ngrams_of(words_of(example.user), words))
     return [ngram for ngram in ngrams if ngram in quotable]
@@ -55,7 +56,7 @@ class LeakReport:
     checked: int = 0
     leaked: int = 0
     examples: dict[str, str] = field(default_factory=dict)
-    """Example id to the first n-gram that its answer quotes."""
+    """Example id to the first n-gram that its answer or its trace quotes."""
 
     def add(self, example: Example) -> bool:
         """Checks one example. Returns whether its answer quotes its instruction."""

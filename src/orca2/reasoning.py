@@ -66,11 +66,23 @@ _CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>[^<]*<\|message\|>
 _STRIPPED_FINAL = "assistantfinal"
 
 
-def split(text: str, inside: bool = False) -> Split:
+def opening_at_end(prompt: str) -> str:
+    """The opening marker with which a prompt ends, as some reasoning models' templates do; else the empty text."""
+    end = prompt.rstrip()
+    return next((opening for opening in MARKERS if end.endswith(opening)), "")
+
+
+def split(text: str, reasoning: str = "") -> Split:
     """The trace and the answer of a model's text, by the rules above.
 
-    `inside`: the prompt ended with an opening marker, so that the text begins in a trace, whether or not it says so.
+    `reasoning`: the trace, where it stands apart from the text; then no closing marker alone ends another one.
     """
+    known = reasoning.strip()
+    found = _split(text, may_be_opened=not known)
+    return found._replace(reasoning=_joined([known, found.reasoning if found.reasoning != known else ""]))
+
+
+def _split(text: str, may_be_opened: bool) -> Split:
     if _HARMONY.match(text):
         return _harmony(text)
     if text.startswith("analysis") and _STRIPPED_FINAL in text:
@@ -82,16 +94,20 @@ def split(text: str, inside: bool = False) -> Split:
         opening, begin = start
         end = _closing(text, MARKERS[opening], begin)
         if end is None:
-            return Split("\n\n".join([*traces, text[begin:].strip()]).strip(), "", closed=False)
-        traces.append(text[begin:end].strip())
+            return Split(_joined([*traces, text[begin:]]), "", closed=False)
+        traces.append(text[begin:end])
         at = end + len(MARKERS[opening])
     if not at:
-        found = _unopened(text, inside)
+        found = _unopened(text) if may_be_opened else None
         if found is None:
-            return Split(text.strip(), "", closed=False) if inside else Split("", text)
-        traces.append(text[: found[0]].strip())
+            return Split("", text)
+        traces.append(text[: found[0]])
         at = found[1]
-    return Split("\n\n".join(filter(None, traces)), _unwrapped(text[at:].strip()))
+    return Split(_joined(traces), _unwrapped(text[at:].strip()))
+
+
+def _joined(traces: list[str]) -> str:
+    return "\n\n".join(filter(None, map(str.strip, traces)))
 
 
 def _opened(text: str, at: int) -> tuple[str, int] | None:
@@ -110,7 +126,7 @@ def _closing(text: str, closing: str, at: int) -> int | None:
     return None
 
 
-def _unopened(text: str, inside: bool) -> tuple[int, int] | None:
+def _unopened(text: str) -> tuple[int, int] | None:
     """Start and end of the closing marker of a trace that the prompt has opened."""
     fenced, opened = False, set[str]()
     for found in _ANY.finditer(text):
@@ -121,7 +137,7 @@ def _unopened(text: str, inside: bool) -> tuple[int, int] | None:
             continue
         elif marker in MARKERS:
             opened.add(marker)
-        elif inside or not (fenced or _OPENING_OF[marker] in opened or _in_sentence(text, start, end)):
+        elif not (fenced or _OPENING_OF[marker] in opened or _in_sentence(text, start, end)):
             return start, end
     return None
 
@@ -152,7 +168,7 @@ def _harmony(text: str) -> Split:
     """Channels of gpt-oss: all messages before the one of the channel `final` are reasoning."""
     at = text.find(_FINAL)
     before = text if at < 0 else text[:at].removesuffix("<|start|>assistant")
-    reasoning = "\n\n".join(filter(None, (part.strip() for part in _CHANNEL.split(before))))
+    reasoning = _joined(_CHANNEL.split(before))
     if at < 0:
         return Split(reasoning, "", closed=False)
     answer = text[at + len(_FINAL) :].partition("<|message|>")[2]

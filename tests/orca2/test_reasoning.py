@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from orca2.reasoning import MARKERS, Split, split
+from orca2.reasoning import MARKERS, Split, opening_at_end, split
 
 TRACE = "First 7. Answer: 7? No: 6 * 7 is 42."
 ANSWER = "It is 42.\n\nAnswer: 42"
@@ -30,7 +30,6 @@ def test_the_prompt_has_opened_the_trace(opening: str, closing: str, form: str) 
     """The templates of R1, QwQ and Qwen3-Thinking give the opening marker, so that only the closing one is written."""
     text = form.format(t=TRACE, c=closing, a=ANSWER)
     assert split(text) == Split(TRACE if "{t}" in form else "", ANSWER)
-    assert split(text, inside=True) == split(text)
 
 
 @pytest.mark.parametrize("text", HARMONY)
@@ -53,7 +52,6 @@ def test_a_trace_that_was_cut_off_has_no_answer(opening: str) -> None:
     """The candidates of half a trace would be scored, and trained on."""
     assert split(f"{opening}\nAnswer: 7") == ("Answer: 7", "", False)
     assert split("<|channel|>analysis<|message|>Answer: 7") == ("Answer: 7", "", False)
-    assert split("Answer: 7", inside=True) == ("Answer: 7", "", False)
 
 
 @pytest.mark.parametrize(
@@ -127,3 +125,19 @@ def test_time_is_linear(text: str) -> None:
     start = time.process_time()
     split(text)
     assert time.process_time() - start < 1
+
+
+def test_traces_that_stand_apart() -> None:
+    """A server's trace would be said twice, or an answer about markers lose its head."""
+    assert split("42", " a ") == Split("a", "42")
+    assert split("<think>a</think>42", "a") == Split("a", "42")
+    assert split("<think>b</think>42", "a") == Split("a\n\nb", "42")
+    assert split("It ends with\n</think>\nand so on", "a") == Split("a", "It ends with\n</think>\nand so on")
+    assert split("", "a") == Split("a", "")
+
+
+def test_prompts_that_open_a_trace() -> None:
+    """An answer to such a prompt that meets its limit shows no marker, and would be read as an answer."""
+    assert opening_at_end("<|im_start|>assistant\n<think>\n") == "<think>"
+    assert opening_at_end("<|im_start|>assistant\n<think>\n\n</think>\n\n") == ""
+    assert opening_at_end("<|im_start|>assistant\n") == opening_at_end("") == ""

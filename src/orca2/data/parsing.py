@@ -238,7 +238,7 @@ def _check(example: Example) -> None:
 
 def _without_markers(example: Example) -> Example:
     """The trace out of the answer, where it stands there between markers; none in earlier turns."""
-    said = split(example.answer)
+    said = split(example.answer, example.reasoning)
     if not said.closed:
         raise DataError("the answer is a reasoning trace that was cut off before its end")
     if not said.answer.strip():
@@ -249,5 +249,4 @@ def _without_markers(example: Example) -> Example:
         if not before.closed or not before.answer.strip():
             raise DataError(f"answer of turn {number} is a reasoning trace without an answer")
         turns.append(replace(turn, answer=before.answer))
-    trace = "\n\n".join(filter(None, (example.reasoning.strip(), said.reasoning)))
-    return replace(example, answer=said.answer, reasoning=trace, history=tuple(turns))
+    return replace(example, answer=said.answer, reasoning=said.reasoning, history=tuple(turns))

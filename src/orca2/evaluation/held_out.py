@@ -15,6 +15,7 @@ from orca2.data.source import AskingSource
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.generation import Generator
+from orca2.reasoning import split
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
 from orca2.tasks.grading import detect_strategy, grade
@@ -55,13 +56,18 @@ class Answered:
     user: str
     gold: str
     text: str
+    """The answer, without a reasoning trace before it."""
     answer_tokens: int
+    """All that the student wrote, its trace included, without the end token."""
     finish_reason: str
+    """`length` also where a trace never ended."""
     value: str | None
     correct: bool
     format_ok: bool
     strategy: str
     """The strategy that the text shows, by its section labels."""
+    reasoning: str = ""
+    """The trace before the answer, without markers."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,7 +83,7 @@ class Score:
     format_ok: float
     """Share of answers with one well-formed final value."""
     answer_tokens: float
-    """Mean number of generated tokens, the end token included."""
+    """Mean number of generated tokens, those of a trace included, without the end token."""
     strategies: Mapping[str, int]
     """How many answers used which strategy."""
 
@@ -96,21 +102,22 @@ def answer_questions(
     generations = generator.generate(prompts, max_new_tokens)
     answered = []
     for question, generation in zip(questions, generations, strict=True):
-        text = renderer.decode(generation.ids)
-        verdict = grade(question.gold, question.kind, text)
+        said = split(renderer.decode(generation.ids))
+        verdict = grade(question.gold, question.kind, said.answer)
         answered.append(
             Answered(
                 id=question.id,
                 task=question.task,
                 user=question.user,
                 gold=question.gold,
-                text=text,
+                text=said.answer,
                 answer_tokens=len(generation.ids),
-                finish_reason=generation.finish_reason,
+                finish_reason=generation.finish_reason if said.closed else "length",
                 value=verdict.value,
                 correct=verdict.correct,
                 format_ok=verdict.format_ok,
-                strategy=detect_strategy(text),
+                strategy=detect_strategy(said.answer),
+                reasoning=said.reasoning,
             )
         )
     return answered

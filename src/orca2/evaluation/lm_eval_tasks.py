@@ -23,6 +23,7 @@ from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.benchmarks.kinds import KINDS
 from orca2.evaluation.plan import Plan
+from orca2.reasoning import split
 from orca2.runs import atomic_write_text
 
 PREFIX = "orca2_"
@@ -69,7 +70,7 @@ def process_results(document: Mapping[str, Any], results: Sequence[str]) -> dict
     """Metric to value for one answer, as lm-eval asks for them."""
     sample = _sample(document)
     kind = KINDS[sample.kind]
-    found = kind.read(results[0], sample)
+    found = kind.read(split(results[0]).answer, sample)
     scores = kind.score(found.value, sample) if found.ok else dict.fromkeys(kind.metrics, 0.0)
     return {**scores, "format_ok": float(found.ok)}
 

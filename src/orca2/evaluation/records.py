@@ -22,6 +22,7 @@ from typing import Any
 from orca2.errors import CheckpointError, DataError
 from orca2.evaluation.benchmark import Domain, Extraction, Judgement, Kind
 from orca2.generation import Chat, FinishReason, Reply
+from orca2.reasoning import split
 
 SYNC_EVERY_S = 1.0
 """Seconds between two calls of fsync; ours. A killed process loses no whole line, a lost machine this much."""
@@ -36,26 +37,35 @@ class AnsweredTurn:
     prompt: str
     """What the model saw, markup and system message included."""
     output: str
+    """The answer: what is extracted from, judged, and said again in the history of later turns."""
     finish_reason: FinishReason
+    """`length` also where a reasoning trace never ended."""
     prompt_tokens: int
     answer_tokens: int
-    """Without the end token; 0 where the backend does not count."""
+    """All that the model wrote, its trace included, without the end token; 0 where the backend does not count."""
     truncated_tokens: int
     """Tokens of the prompt that were cut out of its document because the context is too short; 0: asked whole."""
     seconds: float
+    reasoning: str = ""
+    """The trace before the answer, without markers."""
+    raw: str = ""
+    """The text as the model wrote it, where `output` is only a part of it."""
 
     @classmethod
     def of(cls, chat: Chat, reply: Reply, truncated_tokens: int = 0) -> "AnsweredTurn":
         """The last question of a chat with the reply to it."""
+        said = split(reply.text, reply.reasoning)
         return cls(
             user=chat.user,
             prompt=reply.prompt,
-            output=reply.text,
-            finish_reason=reply.finish_reason,
+            output=said.answer,
+            finish_reason=reply.finish_reason if said.closed else "length",
             prompt_tokens=reply.prompt_tokens,
             answer_tokens=reply.answer_tokens,
             truncated_tokens=truncated_tokens,
             seconds=round(reply.seconds, 4),
+            reasoning=said.reasoning,
+            raw=reply.text if said.answer != reply.text else "",
         )
 
 

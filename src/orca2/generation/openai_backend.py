@@ -240,7 +240,7 @@ class _Answers:
         text = judged.text or (judged.reason if isinstance(judged, Failure) and judged.kind == "refused" else "")
         return Reply(
             text=text,
-            reasoning=outcome.reasoning if isinstance(outcome, outcomes.Reply) else "",
+            reasoning=next((one.reasoning for one in (judged, outcome) if isinstance(one, outcomes.Reply)), ""),
             finish_reason=reason,
             prompt=prompt,
             prompt_tokens=outcome.usage.prompt_tokens,

@@ -57,6 +57,7 @@ class Reply:
     """The answer to one chat."""
 
     text: str
+    """As the model wrote it, with a trace that stands between markers; `orca2.reasoning.split` takes that out."""
     finish_reason: FinishReason
     prompt: str
     """The prompt as the model saw it, markup included; what was sent, where that cannot be known."""

@@ -11,6 +11,7 @@ from orca2.generation.continuous import Finished, Waiting
 from orca2.generation.protocol import Chat, Format, Generation, Reply, StudentFiles
 from orca2.generation.students import prompt_info
 from orca2.modelling.build import READ_ERRORS
+from orca2.reasoning import opening_at_end
 from orca2.rendering import ChatFormat, Renderer, TemplateRenderer, prepare_tokenizer
 
 PromptRenderer = Renderer | TemplateRenderer
@@ -50,10 +51,12 @@ class TokenBackend:
             yield done.index, self._reply(prompts[done.index], done.generation, done.seconds)
 
     def _reply(self, prompt: list[int], generation: Generation, seconds: float) -> Reply:
+        asked = self._renderer.decode_marked(prompt)
         return Reply(
-            text=self._renderer.decode(generation.ids),
+            # A trace that the prompt has opened would not be seen as one where it is cut off.
+            text=opening_at_end(asked) + self._renderer.decode(generation.ids),
             finish_reason=generation.finish_reason,
-            prompt=self._renderer.decode_marked(prompt),
+            prompt=asked,
             prompt_tokens=len(prompt),
             answer_tokens=len(generation.ids),
             seconds=seconds,

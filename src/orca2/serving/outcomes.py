@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orca2.hashing import is_unicode
+from orca2.reasoning import split
 from orca2.serving.markup import clean
 
 FailureKind = Literal["refused", "truncated", "too_long", "unparsable", "filtered", "invalid", "missing", "exhausted"]
@@ -62,7 +63,7 @@ class Reply:
     model: str
     """Model and revision as the server reports them; an `Example`'s teacher."""
     reasoning: str = ""
-    """Hidden reasoning where the server shows it; no part of the answer."""
+    """The trace where the server sends it apart from the text; `accepted` adds what stands between markers."""
     refusal: str = ""
     usage_known: bool = True
     """False: the server did not count, `usage` is zero, and a budget counts the worst case."""
@@ -110,7 +111,7 @@ Outcome = Reply | Failure | Trouble | Unusable
 
 
 def accepted(reply: Reply, asked: str = "") -> Reply | Failure:
-    """The reply where it is a whole answer, its trailing markup cut; else what kind of failure it is.
+    """The reply where it is a whole answer, its trace apart and its markup cut; else what kind of failure it is.
 
     `asked`: the text of the prompt; markup that it names may stand in the answer.
     """
@@ -127,13 +128,16 @@ def accepted(reply: Reply, asked: str = "") -> Reply | Failure:
         return failed("unparsable", "the model called a tool instead of answering, though none was offered")
     if reply.finish_reason != "stop":
         return failed("unparsable", f"finish_reason is {reply.finish_reason!r}: the server did not finish the answer")
-    if not reply.text.strip():
-        return failed("unparsable", "the answer has no text")
-    if not is_unicode(reply.text):
+    said = split(reply.text, reply.reasoning)
+    if not said.closed:
+        return failed("truncated", f"the reasoning trace has no end after {reply.usage.completion_tokens} tokens")
+    if not said.answer.strip():
+        return failed("unparsable", "the answer has no text" + (" behind its reasoning trace" * bool(said.reasoning)))
+    if not is_unicode(reply.text + reply.reasoning):
         return failed("unparsable", "the answer holds half of a surrogate pair; no file can hold it")
-    text, left = clean(reply.text, asked)
+    text, left = clean(said.answer, asked)
     if left:
         return failed("unparsable", f"the answer holds {left}, which is markup of a chat format")
     if not text.strip():
         return failed("unparsable", "the answer has no text besides chat markup")
-    return reply if text == reply.text else replace(reply, text=text)
+    return replace(reply, text=text, reasoning=said.reasoning)

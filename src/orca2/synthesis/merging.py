@@ -35,6 +35,7 @@ class Composition:
         self.verdicts: Counter[str] = Counter()
         self.teachers: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
+        self.traces = 0
         self._sources: dict[str, Counter[str]] = {}
         self._licences: dict[str, Counter[str]] = {}
 
@@ -45,6 +46,7 @@ class Composition:
             self.verdicts[row["verdict"] or "none"] += 1
             self.teachers[row["teacher"]] += 1
             self.usage.update(row["usage"] or {})
+            self.traces += bool(row["reasoning"])
             self._sources.setdefault(row["source"], Counter())[row["task"]] += 1
             self._licences.setdefault(row["source"], Counter())[row["licence"]] += 1
             yield row
@@ -55,6 +57,7 @@ class Composition:
             "verdicts": dict(self.verdicts.most_common()),
             "teachers": dict(self.teachers.most_common()),
             "usage": dict(sorted(self.usage.items())),
+            "with_reasoning": self.traces,
             "sources": {
                 source: {
                     "examples": tasks.total(),

@@ -161,6 +161,7 @@ def _example(asked: Asked, written: Written, verdict: Verdict) -> Example:
         user=written.user,
         answer=reply.text.strip(),
         teacher=reply.model,
+        reasoning=reply.reasoning,
         suggested=asked.instruction.suggested,
         gold=item.gold[0] if item.gold else None,
         verdict=verdict.outcome,

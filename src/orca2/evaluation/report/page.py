@@ -181,8 +181,9 @@ def _turn(turn: AnsweredTurn, record: SampleRecord, last: bool) -> str:
     facts = f"{turn.answer_tokens:,} tokens, {turn.finish_reason}, {turn.seconds:.1f} s"
     cut = f", {turn.truncated_tokens:,} prompt tokens cut" if turn.truncated_tokens else ""
     span = record.extraction.span if last and record.kind not in ("text", "chat") else None
+    trace = f"<h4>reasoning</h4><pre>{escape(_shortened(turn.reasoning))}</pre>" if turn.reasoning else ""
     return (
-        f"<h4>prompt</h4><pre>{escape(_shortened(turn.prompt))}</pre>"
+        f"<h4>prompt</h4><pre>{escape(_shortened(turn.prompt))}</pre>{trace}"
         f"<h4>answer <small>{escape(facts + cut)}</small></h4><pre>{_marked(turn.output, span)}</pre>"
     )
 

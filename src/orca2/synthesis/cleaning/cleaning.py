@@ -8,12 +8,12 @@ Items of the generated task families pass as they are: they are draws, and repea
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orca2.errors import ConfigError
-from orca2.leaks import LeakReport
+from orca2.leaks import LeakReport, leaked_ngrams
 from orca2.records import Example, Rejected
 from orca2.synthesis.cleaning.contamination import BenchmarkText, Contamination, NgramIndex, benchmark_texts
 from orca2.synthesis.cleaning.duplicates import Duplicates
@@ -102,10 +102,13 @@ class OpenCleaning:
     def check_answer(self, item: TaskItem, example: Example) -> Rejected | None:
         """An answer step."""
         if self.setting.leaks and self.leaks.add(example):
-            return Rejected(
-                source=item.collection, row=item.id, kind="left_out", reason="the answer quotes the erased instruction"
-            )
-        return None if is_generated(item) else self.contamination.check_answer(item, example.answer)
+            where = "answer" if leaked_ngrams(replace(example, reasoning="")) else "reasoning trace"
+            reason = f"the {where} quotes the erased instruction"
+            return Rejected(source=item.collection, row=item.id, kind="left_out", reason=reason)
+        if is_generated(item):
+            return None
+        texts = filter(None, (example.answer, example.reasoning))
+        return next(filter(None, (self.contamination.check_answer(item, text) for text in texts)), None)
 
     def report(self) -> dict[str, Any]:
         """What was found, ready for JSON."""

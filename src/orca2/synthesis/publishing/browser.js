@@ -102,6 +102,7 @@ function detail(record) {
     panel("", `turn ${index + 1}: user, the same for both`, turn.user, "empty"),
     panel("", `turn ${index + 1}: answer`, turn.answer, "empty"))));
   parts.push(panel("single", "user prompt, the same for both", record.user, "empty"));
+  if (record.reasoning) parts.push(panel("single", "reasoning trace, trained on with thinking=keep", record.reasoning, "empty"));
   const answer = panel("single answer", "answer that the student is trained on", record.answer, "empty");
   if (record.leaks.length) answer.append(make("p", "leak", "quotes the erased instruction: " + record.leaks.join(" | ")));
   parts.push(answer, make("p", "keys", "j and k move through the list, / searches"));

@@ -66,6 +66,7 @@ def _record(example: Example, erasing: Erasing) -> dict[str, Any]:
         "erased": erasing.system(example, 0),
         "history": [{"user": turn.user, "answer": turn.answer} for turn in example.history],
         "user": example.user,
+        "reasoning": example.reasoning,
         "answer": example.answer,
         "leaks": leaked_ngrams(example)[:5],
     }

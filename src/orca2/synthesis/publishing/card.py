@@ -53,6 +53,8 @@ def _summary(record: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[s
     )
     if record["few_shot"]:
         yield f"{record['few_shot']:,} of them show three to five solved examples of their task before the question."
+    if traces := record.get("with_reasoning"):
+        yield f"{traces:,} of them have the teacher's reasoning trace (`reasoning`): train on it with `thinking=keep`."
     yield "`browser.html` shows a sample with the teacher's and the student's prompt side by side."
 
 
@@ -142,7 +144,9 @@ def _cost(record: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]
     yield f"{spending['requests']:,} paid requests, {spending['tokens']:,} tokens, {usd}."
     if usage:
         answer, prompt = usage.get("completion_tokens", 0), usage.get("prompt_tokens", 0)
-        yield f"The kept answers alone: {prompt:,} prompt and {answer:,} answer tokens, as the teacher counts them."
+        thought = usage.get("reasoning_tokens", 0)
+        traces = f", of which {thought:,} of reasoning" if thought else ""
+        yield f"The kept answers alone: {prompt:,} prompt and {answer:,} answer tokens{traces}, by the teacher's count."
 
 
 def _settings(record: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
