@@ -34,6 +34,7 @@ from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
 from lightning_modules.trainer import TrainerSpec
 from lightning_modules.validation import Validation
+from orca2.data.identity import changed, digests_of, require_everywhere, require_same
 from orca2.data.loader import StepShape
 from orca2.data.looking import look
 from orca2.data.packing import PackingSpec
@@ -41,7 +42,7 @@ from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.source import MapSource, PinnedSource, Source
 from orca2.data.validation import ValidationSpec, validation_batches
 from orca2.erasing import Erasing
-from orca2.errors import ConfigError
+from orca2.errors import ConfigError, DataError
 from orca2.evaluation.benchmark import Benchmark, Group
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
 from orca2.leaks import LeakReport
@@ -152,6 +153,7 @@ def open_and_run(
         if from_first(lambda: run.open_or_resume(config, overrides)) == "done":
             text = run.results.read_text(encoding="utf-8")
             console.print(f"{run.path} is done; its results:", highlight=False)
+            warn_of_other_rows(run, job.source, console)
             console.print_json(text)
             return dict(json.loads(text))
         return run_job(job, run, config, console)
@@ -273,6 +275,9 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
     if here().local_rank == 0:  # one process on each machine
         data.prepare_data()
     everyone(None)
+    digests = digests_of(job.source)
+    require_everywhere(everyone(digests))
+    from_first(lambda: require_same(run, digests))
     data.setup("fit")
     if data.total_rows is None and job.tokens is None:
         raise ConfigError(
@@ -302,6 +307,20 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
             highlight=False,
         )
     return data
+
+
+def warn_of_other_rows(run: RunDirectory, source: Source, console: Console) -> None:
+    """Say that a run which is done was trained on other rows than its file holds now."""
+    try:
+        names = changed(run, digests_of(source))
+    except DataError:  # the data of a run that is done may be gone
+        return
+    if names:
+        console.print(
+            f"[bold]the rows of {', '.join(names)} have changed since: this run was trained on the earlier ones; "
+            "name=<name> trains on them anew[/bold]",
+            highlight=False,
+        )
 
 
 def leak_check(source: Source, choice: StrategyChoice) -> LeakReport:

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, load_student, open_and_run
+from orca2.data.identity import digests_of, require_same
 from orca2.errors import ConfigError, DataError
 from orca2.modelling.adapters import Lora
 from orca2.modelling.build import build_tokenizer
@@ -55,6 +56,24 @@ def test_a_run_without_a_usable_row_ends_before_its_export(epochs: int, tmp_path
         open_and_run(job, run, {"seed": 1}, [])
     assert len(run.rejected.read_text().splitlines()) == 9
     assert not run.student.exists() and not list(run.checkpoints.glob("step-*"))
+
+
+def test_a_run_that_is_done_says_that_its_rows_have_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails if results of the earlier rows pass for those of the edited file."""
+    rows = tmp_path / "rows.json"
+    rows.write_text('[{"user": "u", "answer": "a"}]')
+    job = job_of("source=jsonl", f"source.path={rows}", f"source.cache_dir={tmp_path}")
+    run = RunDirectory(tmp_path / "run")
+    run.open_or_resume({"seed": 1}, [])
+    require_same(run, digests_of(job.source))
+    run.results.write_text("{}")
+    run.mark_done()
+    open_and_run(job, run, {"seed": 1}, [])
+    assert "have changed" not in capsys.readouterr().out
+    rows.write_text('[{"user": "u", "answer": "b"}]')
+    job = job_of("source=jsonl", f"source.path={rows}", f"source.cache_dir={tmp_path}")
+    open_and_run(job, run, {"seed": 1}, [])
+    assert "the rows of jsonl have changed since: this run was trained on the earlier ones" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("has_markup", [True, False])

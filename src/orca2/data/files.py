@@ -45,6 +45,11 @@ class FileSource:
         """Rows of the file, broken ones included."""
         return len(self._rows)
 
+    @property
+    def digest(self) -> str:
+        """Of the rows as they are stored, whatever the file's name and time."""
+        return self._rows.digest
+
     def prepare(self) -> None:
         """Import the file if it is new. Raises DataError if it cannot be read or no row is usable."""
         rows = (self._rows[row] for row in rows_over(self.size, FIRST_ROWS, SPREAD_ROWS))

@@ -8,8 +8,8 @@ source chat, 1,000 of 52,002 rows looked at: 812 have a system message of their 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from orca2.data.mixture import Mixture
 from orca2.data.source import MapSource, NotingSource, Source, rows_over
+from orca2.data.validation import leaves
 from orca2.erasing import Erasing
 from orca2.records import UNLABELLED, Example
 from orca2.strategies import StrategyChoice
@@ -30,10 +30,11 @@ class _Counts:
 
 def look(source: Source, choice: StrategyChoice, erasing: Erasing) -> list[str]:
     """A line for each thing that is to be known; none for a stream, whose rows would be fetched twice."""
-    if isinstance(source, Mixture):
-        return [line for member in source.members.values() for line in look(member, choice, erasing)]
-    if not isinstance(source, MapSource):
-        return []
+    maps = (leaf for _, leaf in leaves(source) if isinstance(leaf, MapSource))
+    return [line for leaf in maps for line in _look_at(leaf, choice, erasing)]
+
+
+def _look_at(source: MapSource, choice: StrategyChoice, erasing: Erasing) -> list[str]:
     rows = rows_over(source.size, 0, LOOKED_AT)
     counts = _counted(source, rows, choice, erasing)
     looked = f"{'all ' if len(rows) == source.size else f'{len(rows):,} of '}{source.size:,} rows looked at"

@@ -132,6 +132,19 @@ class NotingSource(Protocol):
 
 
 @runtime_checkable
+class DigestedSource(Protocol):
+    """A source that can tell whether its rows are still the same."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str:
+        """The same for the same rows. Raises DataError where they cannot be read."""
+        ...
+
+
+@runtime_checkable
 class PinnedSource(Protocol):
     """A source whose rows others can change, unless it names a version of them."""
 
