@@ -12,6 +12,7 @@ from pathlib import Path
 from orca2.errors import ConfigError
 
 _OVERRIDE = re.compile(r"(?P<key>[\w/]+(?:@[\w.:]+)?)=(?P<values>[^\[\](){}'\"]+\.yaml)")
+_PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 
 
 def options_by_name(overrides: Sequence[str], conf: Path) -> list[str]:
@@ -46,7 +47,7 @@ def options_by_name(overrides: Sequence[str], conf: Path) -> list[str]:
     if found:
         raise ConfigError("this config cannot be run:" + "".join(f"\n  - {problem}" for problem in found))
     # Quoted: a folder's name may hold what Hydra's grammar reserves.
-    return renamed + ([f"hydra.searchpath=[{','.join(map(_quoted, folders))}]"] if folders else [])
+    return renamed + ([f"hydra.searchpath=[{','.join(map(quoted, folders))}]"] if folders else [])
 
 
 def _problems(override: str, value: str, group: str, conf: Path) -> list[str]:
@@ -60,5 +61,8 @@ def _problems(override: str, value: str, group: str, conf: Path) -> list[str]:
     return []
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """`text` as a value on Hydra's command line, whatever signs are in it; a plain path stays as it is."""
+    if _PLAIN.fullmatch(text):
+        return text
     return "'" + text.replace("'", "\\'") + "'"

@@ -7,6 +7,7 @@ data are used.
     strategy=direct   every row is answered under `direct`; of stored data, the examples labelled `direct`
     strategy=mixed    each task has its own strategy;       the examples labelled with their task's strategy
     strategy=random   each row draws one of the members;    all examples
+    strategy=any      (answers nothing)                     all examples
 
 Examples labelled `UNLABELLED` (gold answers) are used under every choice.
 """
@@ -139,6 +140,21 @@ class RandomStrategy:
         if not names:
             return None
         return self.members[names[hash64(f"{self.seed}/{task}/{key}") % len(names)]]
+
+    def accepts(self, task: str, label: str, suggested: str | None = None) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class AnyStrategy:
+    """Every stored example, whatever strategy made it. It answers no generated task: it has no instruction."""
+
+    name: str
+
+    def assign(
+        self, task: str, key: str, offered: Collection[str] | None = None, suggested: str | None = None
+    ) -> Strategy | None:
+        return None
 
     def accepts(self, task: str, label: str, suggested: str | None = None) -> bool:
         return True

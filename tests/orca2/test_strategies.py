@@ -12,7 +12,7 @@ from orca2.strategies import RandomStrategy, Strategy, StrategyChoice, StrategyM
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
-SINGLE = sorted(set(NAMES) - {"mixed", "random", "measured"})
+SINGLE = sorted(set(NAMES) - {"mixed", "random", "measured", "any"})
 
 direct = Strategy(name="direct", instruction="Only the answer.")
 steps = Strategy(name="steps", instruction="Step by step.")
@@ -42,7 +42,7 @@ def test_the_paper_s_strategies_are_all_there() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"measured"}))  # which has to be measured first
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"measured", "any"}))  # to be measured first; of stored rows alone
 def test_each_file_makes_a_choice_of_its_name(name: str) -> None:
     """Prevents a file that cannot be built, or that names itself otherwise in W&B and labels."""
     choice = configured(name)
@@ -147,3 +147,10 @@ def test_nameless_or_silent_strategies_are_refused(name: str, instruction: str) 
     """Prevents labels that mean "no strategy", and a strategy that tells the teacher nothing."""
     with pytest.raises(ConfigError, match="strategy"):
         Strategy(name=name, instruction=instruction)
+
+
+def test_any_keeps_every_stored_row_and_answers_nothing() -> None:
+    """Prevents that rows of a data set are left out because of how their teacher was instructed."""
+    choice = configured("any")
+    assert all(choice.accepts("sums", label) for label in ("direct", "a strategy of one's own", UNLABELLED))
+    assert choice.assign("sums", "row", ["direct"]) is None

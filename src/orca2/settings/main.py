@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from orca2.errors import ConfigError, Orca2Error
-from orca2.option_files import options_by_name
+from orca2.option_files import options_by_name, quoted
 from orca2.runs import OPERATIONAL, RunDirectory
 from orca2.settings.command_line import check_command_line, texts, with_parameters
 from orca2.settings.config import check, composed, storable
@@ -69,7 +69,7 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
             sys.exit(2)
     start = hydra.main(config_path=str(folder), config_name=root, version_base="1.3")(job)
     if sweep is not None:
-        sys.argv.append(f"hydra.sweep.dir={_quoted(sweep.folder)}")  # Hydra's own record, multirun.yaml
+        sys.argv.append(f"hydra.sweep.dir={quoted(str(sweep.folder))}")  # Hydra's own record, multirun.yaml
         sys.exit(_run_sweep(sweep, start))
     start()
     if failed:
@@ -145,16 +145,11 @@ def _start_job(sweep: Sweep, cfg: DictConfig) -> float:
     own = HydraConfig.get()
     given = dict(text.partition("=")[::2] for text in job_overrides())
     values = {key: given[key] for key in sweep.swept}
-    where = {"run_dir": _quoted(sweep.folder / job_name(values)), "name": f"{sweep.name}/{job_name(values)}"}
+    where = {"run_dir": quoted(str(sweep.folder / job_name(values))), "name": f"{sweep.name}/{job_name(values)}"}
     if OmegaConf.select(cfg, "logger.group", default="") is None:
         where["logger.group"] = sweep.name
     lines = [*(f"{key}={value}" for key, value in (given | where).items()), "hydra.mode=RUN"]
     return run_job(sweep, int(own.job.num), values, lines, storable(cfg))
-
-
-def _quoted(path: Path) -> str:
-    """`path` as a value on Hydra's command line, whatever signs are in it."""
-    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def _complain(error: Orca2Error) -> None:

@@ -9,6 +9,7 @@ that was paid for comes from the cache.
 
 import asyncio
 import json
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from orca2.errors import CheckpointError
 from orca2.hashing import hash64
+from orca2.option_files import quoted
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
 from orca2.strategies import StrategyChoice
@@ -309,7 +311,13 @@ def _show_done(run: RunDirectory, console: Console) -> None:
     spending = record["spending"]
     usd = f"{spending['usd']:.4f} USD" if spending["price_known"] else "price unknown"
     console.print(f"  spent: {spending['requests']:,} requests, {spending['tokens']:,} tokens, {usd}", highlight=False)
-    console.print(f"train on it: python train.py source=synthesized source.path={run.path}", highlight=False)
+    console.print(f"train on it: {training_command(run.path)}", highlight=False, soft_wrap=True)
+
+
+def training_command(out_dir: Path) -> str:
+    """What trains on all rows of a data set, whatever strategies they were made under; for a shell."""
+    overrides = ("source=synthesized", f"source.path={quoted(str(out_dir))}", "strategy=any")
+    return shlex.join(["python", "train.py", *overrides])
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def _summary(record: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[s
 def _use(record: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     yield "## Use"
     yield ""
-    yield "    python train.py source=synthesized source.path=<this folder>"
+    yield "    python train.py source=synthesized source.path=<this folder> strategy=any"
     yield '    datasets.load_dataset("parquet", data_files="data/train-*.parquet")'
 
 
