@@ -54,7 +54,11 @@ OPERATIONAL = (
     "backend.base_url",  # part of each record's key, so that the answers of two servers are not mixed
     "backend.api_key_env",
     "backend.concurrency",
+    "backend.requests_per_minute",
+    "backend.tokens_per_minute",
     "backend.retries",
+    "backend.first_wait_s",
+    "backend.longest_wait_s",
     "backend.timeout_s",
 )
 """Keys (and all below them) that say where and how a run is computed, not what it computes."""
