@@ -82,7 +82,7 @@ class Rejected:
     row: str
     kind: Literal["broken", "too_long", "left_out", "held_out", "absent"]
     """`broken`: cannot be read; `too_long`: longer than a pack; `left_out`: another strategy's example; `held_out`: it
-    validates; `absent`: a whole benchmark that could not be read."""
+    validates; `absent`: a whole benchmark that could not be read, or a task of it that has no file."""
     reason: str
 
 

@@ -53,8 +53,8 @@ def is_whole(plan: Plan, run: RunDirectory) -> bool:
 
 
 def write_rejected(plan: Plan, folder: Path) -> None:
-    """Write `rejected.jsonl`: every row that is not asked, with its reason, and every benchmark that is absent."""
-    rejected = [row for one in plan.benchmarks.values() for row in one.rejected]
+    """Write `rejected.jsonl`: every row that is not asked, and every absent task and benchmark, with the reason."""
+    rejected = [row for one in plan.benchmarks.values() for row in (*one.rejected, *one.absent)]
     rejected += [Rejected(source=name, row="", kind="absent", reason=reason) for name, reason in plan.absent.items()]
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rejected]
     atomic_write_text(folder / REJECTED, "".join(lines))

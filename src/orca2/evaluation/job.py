@@ -206,7 +206,8 @@ def _show_plan(plan: Plan, messages: Mapping[str, str], job: EvaluationJob, cons
     for name, planned in plan.benchmarks.items():
         drawn = "" if job.limit is None else f", {len(planned.samples):,} drawn by seed {job.seed}"
         console.print(
-            f"{name}: {planned.rows:,} samples{drawn}; {len(planned.rejected)} rows or files cannot be asked",
+            f"{name}: {planned.rows:,} samples{drawn}; {len(planned.rejected)} rows cannot be asked, "
+            f"{len(planned.absent)} tasks have no file",
             highlight=False,
         )
     for name, reason in plan.absent.items():

@@ -21,6 +21,8 @@ class PlannedBenchmark:
     rejected: tuple[Rejected, ...]
     rows: int
     """Samples in the files, before any limit."""
+    absent: tuple[Rejected, ...] = ()
+    """Tasks without a file; they are no rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +71,17 @@ def make_plan(
 def _read(benchmark: Benchmark, data_dir: Path | None, limit: int | None, seed: int) -> PlannedBenchmark:
     rows = list(benchmark.samples(data_dir))
     samples = [row for row in rows if isinstance(row, Sample)]
-    rejected = tuple(row for row in rows if isinstance(row, Rejected))
+    rejected = tuple(row for row in rows if isinstance(row, Rejected) and row.kind != "absent")
+    absent = tuple(row for row in rows if isinstance(row, Rejected) and row.kind == "absent")
     if not samples:
-        reasons = "; ".join(f"{row.row}: {row.reason}" for row in rejected[:3])
+        reasons = "; ".join(f"{row.row}: {row.reason}" for row in (*rejected, *absent)[:3])
         raise DataError(f"benchmark {benchmark.name!r}: none of its {len(rejected)} rows can be asked ({reasons})")
     return PlannedBenchmark(
         benchmark=benchmark,
         samples=draw(samples, limit, seed),
         rejected=rejected,
         rows=len(samples),
+        absent=absent,
     )
 
 

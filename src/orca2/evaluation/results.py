@@ -47,7 +47,7 @@ def flat_results(records: Iterable[SampleRecord], plan: Plan) -> dict[str, float
         flat |= {f"{benchmark}/{message}/{metric}": value for metric, value in cell_metrics(cell).items()}
     for name, planned in plan.benchmarks.items():
         flat |= {f"data/{name}/rows": planned.rows, f"data/{name}/asked": len(planned.samples)}
-        flat |= {f"data/{name}/rejected": len(planned.rejected)}
+        flat |= {f"data/{name}/rejected": len(planned.rejected), f"data/{name}/absent_tasks": len(planned.absent)}
     return flat
 
 

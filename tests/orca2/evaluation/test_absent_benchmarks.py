@@ -26,10 +26,14 @@ def test_what_was_left_out_is_named_and_asked_later(tmp_path: Path) -> None:
     first = evaluate()
     absent = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert {row["source"] for row in absent if row["kind"] == "absent"} == {"agieval", "bbh", "drop", "crass", "race"}
+    assert first["data/gsm8k/rejected"] == first["data/gsm8k/absent_tasks"] == 0
     assert "race was not asked" in (out / "report.md").read_text()
     (data / "race" / "test" / "high").mkdir(parents=True)
     race = {"article": "It rains.", "questions": ["Does it?"], "options": [["Yes", "No", "So", "Or"]], "answers": ["A"]}
     (data / "race" / "test" / "high" / "1.txt").write_text(json.dumps(race | {"id": "high1.txt"}))
     second = evaluate()
+    # One of RACE's two tasks has a file; the other is no rejected row.
+    assert (second["data/race/rejected"], second["data/race/absent_tasks"]) == (0, 1)
+    assert "race was not asked whole: no file for task 'middle'" in (out / "report.md").read_text()
     assert second["race/empty/n"] == 1 and second["gsm8k/empty/n"] == first["gsm8k/empty/n"] == 1
-    assert "race was not asked" not in (out / "report.md").read_text() and (out / "DONE").exists()
+    assert "race was not asked:" not in (out / "report.md").read_text() and (out / "DONE").exists()

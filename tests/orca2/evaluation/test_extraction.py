@@ -14,7 +14,7 @@ from orca2.evaluation.extraction import (
     span_reader,
     word_reader,
 )
-from orca2.evaluation.extraction.numbers import plain_number
+from orca2.evaluation.extraction.quantities import plain_number
 
 FOUR = choice_reader({"A": "a ring", "B": "a field", "C": "a group", "D": "none of these"})
 TWELVE = choice_reader({letter: f"option number {place}" for place, letter in enumerate("ABCDEFGHIJKL")})
@@ -239,12 +239,60 @@ def test_number_is_read(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["1'000", "12·4", "1 000", "1\u202f000", "1e3", "18.5e3", "7 1/2", "1/2", "1,5", "1,0000", "3-5", "12:30"]
+    "number",
+    [
+        "12·4",
+        "1,5",
+        "1,0000",
+        "3-5",
+        "12:30",
+        "1 25",
+        "7½",
+        "5²",
+        "2x",
+        "18th",
+        "1e4000",
+        "1/0",
+        "10^3",
+        "sqrt(18)",
+        "18+",
+    ],
 )
 def test_part_of_a_number_is_none(number: str) -> None:
     """Read as 1 or 7 in the right format, it could be right by chance, and a right answer would be wrong."""
     for text in (f"Answer: {number}", f"The answer is {number}", f"\\boxed{{{number}}}", number):
         assert not extract(text, NUMBER).ok
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        ("1'000", "1000"),
+        ("1 000", "1000"),
+        ("1\u202f000", "1000"),
+        ("12 345 678", "12345678"),
+        ("1e3", "1000"),
+        ("18.5e3", "18500"),
+        ("2 × 10^-3", "0.002"),
+        ("1.25 \\times 10^{3}", "1250"),
+        ("7 1/2", "7.5"),
+        ("7\\frac{1}{2}", "7.5"),
+        ("-\\frac{5}{4}", "-1.25"),
+        ("1/3", "1/3"),
+        ("15\\%", "15"),
+        ("15 percent", "15"),
+        ("−3 °C", "-3"),
+        ("5km", "5"),
+        ("$18/day", "18"),
+        ("18k", "18000"),
+        ("1.2 million", "1200000"),
+        ("2 hundred", "200"),
+    ],
+)
+def test_a_number_is_read_whole(number: str, value: str) -> None:
+    """A right answer in another usual spelling counted as none, or as another number."""
+    for text in (f"Answer: {number}", f"The answer is {number}", f"Answer:\n{number}", f"\\boxed{{{number}}}", number):
+        assert extract(text, NUMBER).value == (value,), text
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ TEXTS = (
     "It is short.",
     "Answer: yes or no",
     "no",
+    "The answer is B, a place for cows.",
+    "The answer is (A).\nThe answer is (B).",
+    "Therefore, the answer (in goals) is\n$$\nx = 15\\%\n$$",
+    "Answer: most likely 1 004.5",
+    "Answer: 10+Tom's age",
 )
 
 

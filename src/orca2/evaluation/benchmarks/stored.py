@@ -86,7 +86,8 @@ class StoredBenchmark:
             )
         for task, layout in chosen.items():
             if layout is None:
-                yield self._rejected(f"{task}/*", f"no file for task {task!r}")
+                reason = f"no file for task {task!r}"
+                yield Rejected(source=self.name, row=f"{task}/*", kind="absent", reason=reason)
             else:
                 yield from self._of_task(task, layout, data_dir)
 

@@ -1,11 +1,13 @@
 """Reading one final answer out of free text, by named rules; never a guess.
 
-text ──▶ anchors: where a final answer is announced ──▶ a reader: the value that follows ──▶ Extraction
+text ──▶ announcements: where a final answer is announced ──▶ reading: which one counts ──▶ Extraction
+                                                                 ▲
+                            choices, numbers, values: what stands there, one reader per kind of answer
 """
 
-from orca2.evaluation.extraction.anchors import Reader, extract
 from orca2.evaluation.extraction.choices import choice_reader, ordering_reader
 from orca2.evaluation.extraction.numbers import number_reader
+from orca2.evaluation.extraction.reading import Reader, extract
 from orca2.evaluation.extraction.values import sequence_reader, span_reader, word_reader
 
 __all__ = [

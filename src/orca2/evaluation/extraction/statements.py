@@ -1,9 +1,13 @@
-"""Where the statement that follows an anchor ends, and whether it is reasoning and no answer."""
+"""Where the statement that follows an announcement ends, and whether it is reasoning and no answer."""
 
 import re
 
 REASONING = re.compile(
-    r"\W*(?:let's|let us|let me|first,|to (?:find|answer|solve)\b|we (?:need|can|must|know)\b|i (?:think|need|will)\b)",
+    r"\W*(?:let's|let us|let me|first,|to (?:find|answer|solve)\b|we (?:need|can|must|know)\b|i (?:think|need|will)\b"
+    # Nothing is known, or nothing is said.
+    r"|(?:that )?(?:we|i|it|one|this|you|there)(?: \w+)? (?:do(?:es)? not|don't|doesn't|did not|didn't|cannot|can not"
+    r"|can't|could not|couldn't|is not|isn't|am not|are not|aren't)\b"
+    r"|(?:not|un)[ ]?(?:known|clear|certain|sure|determined|decided|specified)\b|impossible to\b|cannot be\b)",
     re.IGNORECASE,
 )
 _ABBREVIATED = r"(?<!\b[A-Z]\.)(?<!\b(?:St|Dr|Mr|Ms|Mt|Ft|vs)\.)(?<!\b(?:Mrs|Gen|Col|Sgt|Rev|Gov|Sen|Rep)\.)"

@@ -8,19 +8,16 @@ sequence   apple, pear, zebra   ] ) >
 import re
 from collections.abc import Callable
 
-from orca2.evaluation.extraction.anchors import ANSWER_IS, Found, Reader
-from orca2.evaluation.extraction.numbers import plain_number
+from orca2.evaluation.extraction.announcements import COMMON, Noun
+from orca2.evaluation.extraction.quantities import plain_number
+from orca2.evaluation.extraction.reading import Found, Reader
 from orca2.evaluation.extraction.statements import REASONING, first_statement
 
 _MARKUP = " \t*_`\"'“”‘’$"
-_ANSWER_PHRASE = re.compile(rf"\b{ANSWER_IS}", re.IGNORECASE)
-_WORD_PHRASE = re.compile(
-    rf"\b{ANSWER_IS}|\b(?:last|missing|next|final) word (?:is|would be|must be)\b:?", re.IGNORECASE
-)
-_SEQUENCE_PHRASE = re.compile(
-    rf"\b{ANSWER_IS}|\b(?:sorted|alphabetical|correct|final) (?:list|order|words|sequence) (?:is|would be)\b:?",
-    re.IGNORECASE,
-)
+_LAST_WORD = re.compile(r"\b(?:last|missing|next|final)[ \t]{1,3}[*_]{0,3}$", re.IGNORECASE)
+_SORTED = re.compile(r"\b(?:sorted|alphabetical|correct|final)[ \t]{1,3}[*_]{0,3}$", re.IGNORECASE)
+_WORD_NOUNS = (*COMMON, Noun("word", _LAST_WORD))
+_SEQUENCE_NOUNS = (*COMMON, *(Noun(word, _SORTED) for word in ("list", "order", "words", "sequence")))
 _ELSEWHERE = re.compile(r"\W*(?:found|stated|given|mentioned|located|shown|provided) (?:in|by|at|above|below)\b", re.I)
 """Says where the answer stands, and not what it is."""
 BARE_WORDS = 6
@@ -29,21 +26,21 @@ BARE_WORDS = 6
 
 def span_reader(source: str) -> Reader:
     """A reader of one or more spans of text. A bare text counts only if its words or numbers fit `source`."""
-    return Reader(_spans_after, lambda text: _known(_short(text, _spans_after), source), _ANSWER_PHRASE)
+    return Reader(_spans_after, lambda text: _known(_short(text, _spans_after), source), words=True)
 
 
 def word_reader() -> Reader:
     """A reader of one word; more than one word is not an answer."""
-    return Reader(_word_after, lambda text: _short(text, _word_after), _WORD_PHRASE)
+    return Reader(_word_after, lambda text: _short(text, _word_after), _WORD_NOUNS, words=True)
 
 
 def sequence_reader(source: str) -> Reader:
     """A reader of a row of words, or of brackets: one part for each. Bare words count only if all are in `source`."""
-    return Reader(_sequence_after, lambda text: _known(_sequence_bare(text), source), _SEQUENCE_PHRASE)
+    return Reader(_sequence_after, lambda text: _known(_sequence_bare(text), source), _SEQUENCE_NOUNS, words=True)
 
 
 def _spans_after(tail: str) -> Found | None:
-    if REASONING.match(tail) or _ELSEWHERE.match(tail):
+    if (REASONING.match(tail) and len(tail.split(maxsplit=1)) > 1) or _ELSEWHERE.match(tail):
         return None
     line = first_statement(tail).strip()
     parts = tuple(part for part in (_clean(piece) for piece in _unwrapped(line).split(";")) if part)

@@ -23,7 +23,8 @@ class Run:
     records: tuple[SampleRecord, ...]
     verdicts: tuple[Verdict, ...]
     rows: Mapping[str, Mapping[str, float]]
-    """Benchmark -> `rows`, `asked` and `rejected` rows of its files; empty where the run is not finished."""
+    """Benchmark -> `rows`, `asked` and `rejected` rows of its files, and its `absent_tasks`; empty
+    where the run is not finished."""
     problems: tuple[str, ...]
 
 
@@ -91,7 +92,8 @@ def _absent(folder: Path) -> list[str]:
     path = folder / REJECTED
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        return [f"{row['source']} was not asked: {row['reason']}" for row in rows if row["kind"] == "absent"]
+        absent = [row for row in rows if row["kind"] == "absent"]
+        return [f"{row['source']} was not asked{' whole' if row['row'] else ''}: {row['reason']}" for row in absent]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error}; give the evaluate.py command again") from error
 

@@ -311,20 +311,23 @@ def _read(summary: Summary) -> Table:
     )
 
 
+ROW_COUNTS = ("rows", "asked", "rejected", "absent_tasks")
+
+
 def _rows(runs: Sequence[Run]) -> Table:
     rows = [
         (
             benchmark,
             run.name,
-            *(f"{int(counts[key]):,}" if key in counts else NOTHING for key in ("rows", "asked", "rejected")),
+            *(f"{int(counts[key]):,}" if key in counts else NOTHING for key in ROW_COUNTS),
         )
         for run in runs
         for benchmark, counts in run.rows.items()
     ]
     return Table(
         "Rows",
-        "Rows that the benchmark's files have, of these asked, and rows that cannot be asked; the reasons are in the "
-        "evaluation's `rejected.jsonl`.",
-        ("benchmark", "run", "rows", "asked", "rejected"),
+        "Rows that the benchmark's files have, of these asked, rows that cannot be asked, and tasks that have no file; "
+        "the reasons are in the evaluation's `rejected.jsonl`.",
+        ("benchmark", "run", "rows", "asked", "rejected", "absent tasks"),
         tuple(rows),
     )

@@ -25,8 +25,9 @@ from orca2.evaluation.extraction import (
     span_reader,
     word_reader,
 )
-from orca2.evaluation.extraction.anchors import ANSWER_IS, Found
-from orca2.evaluation.extraction.numbers import plain_number
+from orca2.evaluation.extraction.choices import ORDER_NOUNS
+from orca2.evaluation.extraction.quantities import whole_quantity
+from orca2.evaluation.extraction.reading import Found, last_line
 from orca2.synthesis.items import Option, TaskItem
 from orca2.synthesis.verification.expressions import ExpressionChecker
 from orca2.synthesis.verification.gym import GymScorer
@@ -109,7 +110,7 @@ class Verifier:
 
     def _compare(self, item: TaskItem, gold: str, value: tuple[str, ...]) -> Outcome:
         if item.answer_kind == "number":
-            return _outcome(value[0] == plain_number(gold))
+            return _outcome(value[0] == whole_quantity(gold))
         if item.answer_kind == "yes_no":
             return _outcome(value[0] == gold.casefold().rstrip("."))
         if item.answer_kind == "choice":
@@ -132,18 +133,7 @@ def _undecided(reason: str, value: str | None = None) -> Verdict:
 
 
 def _read(item: TaskItem, answer: str) -> Extraction:
-    reader = _reader(item)
-    extraction = extract(answer, reader, item.user)
-    if extraction.rule != "none":
-        return extraction
-    # The strategies ask for a line of its own that states the answer. Two such lines would be a list of
-    # candidates.
-    lines = [match for match in re.finditer(r"[^\n]+", answer) if match[0].strip()]
-    bare = [(line, found) for line in lines if (found := reader.bare(line[0])) and found.value]
-    if len(bare) != 1 or bare[0][0] is not lines[-1] or item.answer_kind not in ("number", "order"):
-        return extraction
-    line, found = bare[0]
-    return Extraction(found.value, True, "last line", (line.start() + found.start, line.start() + found.end))
+    return extract(answer, _reader(item), item.user)
 
 
 def _reader(item: TaskItem) -> Reader:
@@ -169,10 +159,7 @@ def _order_reader() -> Reader:
         complete = sorted(digits) == [str(digit) for digit in range(1, len(digits) + 1)]
         return Found((digits,), *match.span(1)) if match and len(digits) > 1 and complete else None
 
-    phrases = re.compile(
-        rf"\b{ANSWER_IS}|\b(?:correct |right |final )?order (?:is|would be|must be)\b:?", re.IGNORECASE
-    )
-    return Reader(after, lambda text: after(text.strip()) if "\n" not in text.strip() else None, phrases)
+    return Reader(after, lambda text: last_line(text, after), ORDER_NOUNS)
 
 
 _READERS: dict[str, Callable[[str], Reader]] = {

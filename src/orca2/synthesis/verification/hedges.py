@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from orca2.synthesis.items import Option
 
 _BEFORE_NUMBER = re.compile(
-    r"\b(?:not|never|neither|no|less|more|fewer|greater|least|most|over|under|above|below|between|except|about|around|"
-    r"approximately|roughly|nearly|almost|than|without|half|twice|double|minus|negative|unknown|others|claim|mod|base|"
-    r"sqrt|root|log|ln|sin|cos|tan|times)\b|n't\b|[<>≤≥≈~≠^√±]|\\(?:ne|approx|sqrt|frac|lt|gt|pm|log)",
+    r"\b(?:not|never|neither|no|less|more|fewer|greater|least|most(?! likely)|over|under|above|below|between|except|"
+    r"about|around|approximately|roughly|nearly|almost|than|without|half|twice|double|minus|negative|unknown|others|"
+    r"claim|mod|base|sqrt|root|log|ln|sin|cos|tan|times)\b|n't\b|[<>≤≥≈~≠^√±]|\\(?:ne|approx|sqrt|frac|lt|gt|pm|log)",
     re.IGNORECASE,
 )
 # What may follow a number: nothing, the end of its markup or sentence, or words of a unit. Not another
 # number, an
 # operator, or a letter that makes it an ordinal, a product or a code.
 _FREE_END = re.compile(r"(?:\*\*|[\s.,;)\]}*_$\"'`”’]|\\\)|$)")
-_OPERATOR = re.compile(r"[\s)\]}$]*[-+*/^!%‰°=<>~×÷:|&\\]")
+_OPERATOR = re.compile(r"[\s)\]}$]*(?:[-+*/^!%‰°=<>~×÷:|&]|\\(?![)\]]))")
 _CHANGES = re.compile(
     r"\d|[<>≤≥≈≠×÷]|\b(?:or|percents?|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|halves|quarters?|thirds?|"
     r"points?|times|squared|cubed|factorial|plus|minus|below|above|otherwise|else|more|fewer|less|if|unless|except|modulo|mod|base|degrees?)\b",

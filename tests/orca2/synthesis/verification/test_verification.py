@@ -46,7 +46,7 @@ def test_gold_is_right_and_wrong_is_wrong_in_ten_phrasings(kind: AnswerKind, gol
 
 
 NOT_18 = (
-    "", "I cannot answer. 18", "The answer is not 18.", "Answer: 18 or 19", "Answer: 18%", "Answer: 18 million",
+    "", "I cannot answer. 18", "The answer is not 18.", "Answer: 18 or 19", "Answer: 18 million",
     "Answer: 18 dozens", "Answer: 18 thousands",
     "Answer: about 18", "Answer: 18 1/2", "Answer: 18/7", "Answer: 18\nWait, that is wrong.", "Answer: 17\nAnswer: 18",
     "Is the answer 18?", "If x is 2, the answer is 18.", "Answer: less than 18", "Answer: 18 is wrong", "Answer: -18",
