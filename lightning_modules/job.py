@@ -50,6 +50,7 @@ from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, markup_is_known, model_config
+from orca2.modelling.export import require_lasting
 from orca2.modelling.loading import defer_model
 from orca2.modelling.recompute import chosen_mode
 from orca2.modelling.selftest import check_student
@@ -168,6 +169,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     tokenizer = build_tokenizer(job.model, job.format, default_system=job.erasing.inference)
     kernel = choose_kernel(job, tokenizer, console)
     renderer = Renderer(tokenizer, job.format)
+    from_first(lambda: require_lasting(tokenizer, job.format))
     data = open_data(job, renderer, run, console)
     L.seed_everything(job.seed, verbose=False)
     student = load_student(job, tokenizer, kernel, console)

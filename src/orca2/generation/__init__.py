@@ -10,7 +10,6 @@ from orca2.generation.protocol import (
     Generator,
     Reply,
     StudentFiles,
-    Unanswered,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "Generator",
     "Reply",
     "StudentFiles",
-    "Unanswered",
 ]

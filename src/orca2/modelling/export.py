@@ -8,6 +8,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from orca2.modelling.attention import NAME, standard_attention
 from orca2.modelling.build import READ_ERRORS, embedding_rows
 from orca2.modelling.sharding import weight_shapes
 from orca2.modelling.weight_files import INDEX, stored_tensors
+from orca2.rendering import ChatFormat, Renderer
 
 PROMPT_FILE = "prompt.json"
 FILE_BYTES = 5_000_000_000
@@ -80,6 +82,25 @@ def verify_export(folder: Path, model: PreTrainedModel) -> None:
             raise ModelError(f"{folder}: {name} is {buffer.dtype} in memory and {buffers[name].dtype} when loaded")
     if loaded:
         raise ModelError(f"{folder}: {len(loaded)} tensors are not those of the model in memory, such as {min(loaded)}")
+
+
+def require_lasting(tokenizer: PreTrainedTokenizerBase, format: ChatFormat) -> None:
+    """Save the tokenizer, read it back and compare what it would train on, before hours are spent on it.
+
+    transformers builds some families' tokenizers from a few stored settings and not from their tokenizer.json, so that
+    one which was read from unusual files comes back as another: every prompt of the exported student would differ.
+    Raises `ModelError`.
+    """
+    with tempfile.TemporaryDirectory(prefix="orca2-tokenizer-") as folder:
+        tokenizer.save_pretrained(folder)
+        again: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    before, after = (Renderer(each, format).identity for each in (tokenizer, again))
+    if changed := [f"{key}: {before[key]!r}, then {after[key]!r}" for key in before if before[key] != after[key]]:
+        raise ModelError(
+            f"the tokenizer {tokenizer.name_or_path} is another one when it is saved and read back "
+            f"({'; '.join(changed)}); save it with the installed transformers and check its ids, or take the "
+            "tokenizer of another release"
+        )
 
 
 def verify_names(folder: Path) -> None:

@@ -51,6 +51,9 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, format: ChatFormat, de
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False)], special_tokens=True)
     tokenizer.pad_token = pad
     tokenizer.eos_token = format.end
+    if hasattr(tokenizer, "legacy"):
+        # LLaMA-2's class takes it from the files and stores none: read back, it would put fewer blanks.
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
     backend.no_padding()
     backend.no_truncation()
     tokenizer.chat_template = format.chat_template(default_system, bos_id(tokenizer, format) is not None)
@@ -70,8 +73,10 @@ def bos_id(tokenizer: PreTrainedTokenizerBase, format: ChatFormat) -> int | None
             "token; use bos: auto"
         )
     if format.bos == "auto":
-        # Seen from what it does: `add_bos_token` knows nothing of a post-processor from a tokenizer.json.
-        bos = bos if backend_of(tokenizer).encode("a").ids[:1] == [bos] else None
+        # Seen from what it does: `add_bos_token` knows nothing of a post-processor from a tokenizer.json. Files of
+        # Llama 3 and DeepSeek leave it to the chat template alone (after `prepare_tokenizer` it is this project's).
+        adds = backend_of(tokenizer).encode("a").ids[:1] == [bos]
+        bos = bos if adds or "bos_token" in str(tokenizer.chat_template) else None
     return int(bos) if format.bos and bos is not None else None
 
 

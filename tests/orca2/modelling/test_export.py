@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from orca2.errors import ModelError
 from orca2.modelling import export
 from orca2.modelling.attention import NAME
 from orca2.modelling.build import build_model, build_tokenizer
-from orca2.modelling.export import export_student, verify_export, verify_names
+from orca2.modelling.export import export_student, require_lasting, verify_export, verify_names
 from orca2.modelling.sharding import full_weights
 from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student import StudentForLoss, cast_parameters
-from orca2.rendering import ChatFormat, tokenizer_hash
+from orca2.rendering import ChatFormat, prepare_tokenizer, tokenizer_hash
 
 FORMAT = ChatFormat("chatml", "<|im_start|>", "<|im_end|>", "[PAD]", "\n", "\n", "auto")
 PROMPT = {"format": "chatml", "system": "Sei präzise."}
@@ -37,6 +38,21 @@ def student(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrained
     spec = ModelSpec(name="test", architecture=architecture, tokenizer_vocabulary=600, max_len=64)
     tokenizer = build_tokenizer(spec, FORMAT, "Sei präzise.")
     return StudentForLoss(build_model(spec, tokenizer, seed=0), "sdpa").model, tokenizer
+
+
+def test_a_tokenizer_that_is_another_when_read_back_is_refused() -> None:
+    """Fails if hours of training end in a student whose every prompt has other ids, or which chat.py refuses.
+
+    transformers builds this class's splitting from its settings, whatever the tokenizer.json says.
+    """
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    vocab = {token: id for id, token in enumerate(tokens)}
+    tokenizer = LlamaTokenizer(vocab=vocab, merges=[], add_bos_token=True)
+    prepare_tokenizer(tokenizer, FORMAT)
+    require_lasting(tokenizer, FORMAT)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    with pytest.raises(ModelError, match=r"another one when it is saved and read back \(tokenizer: '"):
+        require_lasting(tokenizer, FORMAT)
 
 
 def test_others_can_load_it(student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path) -> None:

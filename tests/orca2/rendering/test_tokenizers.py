@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_template_supplies_the_default_system_message(
 def test_template_refuses_unknown_roles(prepared: PreTrainedTokenizerFast) -> None:
     """Prevents a prompt with roles that no student was trained on."""
     with pytest.raises(Exception, match="others by user or assistant"):
-        prepared.apply_chat_template([{"role": "critic", "content": "4"}])
+        prepared.apply_chat_template([{"role": "tool", "content": "4"}])
 
 
 def test_saved_tokenizer_keeps_its_identity(
@@ -87,6 +88,33 @@ def test_saved_tokenizer_keeps_its_identity(
     assert tokenizer_hash(loaded) == tokenizer_hash(prepared)
     assert prepare_tokenizer(loaded, chatml) == 0
     Renderer(loaded, chatml).check_identity(renderer.identity)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_decides_the_ids_of_llama_is_stored(legacy: bool, llama, chatml: ChatFormat, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Prevents that a student of LLaMA-2 is asked with other blanks than it was trained on, or refused by chat.py."""
+    tokenizer = llama()
+    tokenizer.save_pretrained(tmp_path / "base")
+    settings = tmp_path / "base" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"legacy": legacy}))
+    read = AutoTokenizer.from_pretrained(tmp_path / "base")
+    prepare_tokenizer(read, chatml)
+    read.save_pretrained(tmp_path / "student")
+    again = AutoTokenizer.from_pretrained(tmp_path / "student")
+    Renderer(again, chatml).check_identity(Renderer(read, chatml).identity)
+
+
+def test_bos_of_the_chat_template_is_kept(qwen, chatml: ChatFormat) -> None:  # type: ignore[no-untyped-def]
+    """Prevents that Llama 3 and DeepSeek, whose files leave BOS to the chat template, are trained without it."""
+    tokenizer = qwen()
+    tokenizer.bos_token, tokenizer.chat_template = "<|endoftext|>", "{{ bos_token }}{{ messages[0].content }}"
+    for _ in range(2):  # the template of the first time is the one that the second time finds
+        prepare_tokenizer(tokenizer, chatml)
+        assert Renderer(tokenizer, chatml).prompt("", "a")[0] == tokenizer.bos_token_id
+    without = qwen()
+    without.bos_token, without.chat_template = "<|endoftext|>", "{{ messages[0].content }}"
+    prepare_tokenizer(without, chatml)
+    assert Renderer(without, chatml).prompt("", "a")[0] == without.convert_tokens_to_ids("<|im_start|>")
 
 
 def test_hash_sees_tokens_and_merges_but_not_settings_per_call(chatml: ChatFormat) -> None:
