@@ -44,6 +44,11 @@ class Conversation:
         """Tokens of all calls so far."""
         return sum((reply.usage for reply in self.replies), NO_USAGE)
 
+    @property
+    def usage_known(self) -> bool:
+        """Whether the server counted the tokens of each call."""
+        return all(reply.usage_known for reply in self.replies)
+
 
 async def answer_once(request: Request, ask: Ask) -> Reply | Failure:
     """The plan of a single call."""
@@ -60,6 +65,6 @@ def draft_then_check(instruction: str) -> Plan[Request, Reply | Failure]:
         conversation = Conversation(ask, request)
         await conversation.say(request.user)
         await conversation.say(instruction)
-        return replace(conversation.replies[-1], usage=conversation.usage)
+        return replace(conversation.replies[-1], usage=conversation.usage, usage_known=conversation.usage_known)
 
     return plan

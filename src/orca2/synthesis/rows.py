@@ -166,5 +166,5 @@ def _example(asked: Asked, written: Written, verdict: Verdict) -> Example:
         gold=item.gold[0] if item.gold else None,
         verdict=verdict.outcome,
         lineage=item.lineage,
-        usage=asdict(reply.usage),
+        usage=asdict(reply.usage) if reply.usage_known else None,
     )

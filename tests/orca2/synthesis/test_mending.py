@@ -91,6 +91,21 @@ def test_what_fails_again_is_asked_once_a_process(tmp_path: Path) -> None:
     assert all(isinstance(result, Failure) and result.kind == "unparsable" for _, result in results)
 
 
+def test_a_row_without_usage_says_so(tmp_path: Path, data_sets: Any) -> None:
+    """Fails if a row claims that its answer took no token."""
+    lines = [{"q": f"What is {n} + 1? {word}", "a": str(n + 1)} for n, word in enumerate(("", "#no_usage"))]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with loopback.serving() as server:
+        data_sets.make(
+            tmp_path / "a", *SERVED, f"teacher.base_url={server.url}", "tasks=flan2021",
+            f"tasks.folder={tmp_path / 'tasks'}", "tasks.columns.user=q", "tasks.columns.gold=a",
+            "~tasks.columns.task", "~tasks.columns.only",
+        )  # fmt: skip
+    usage = {"#" in row["user"]: row["usage"] for row in data_sets.rows(tmp_path / "a")}
+    assert usage[True] is None and usage[False]["completion_tokens"] > 0
+
+
 def test_the_command_asks_again(tmp_path: Path, data_sets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails if the setting does not reach the cache, or another one refuses the folder."""
     lines = [{"q": f"What is {n} + 1? {word}", "a": str(n + 1)} for n, word in enumerate(("", "#too_long", "#empty"))]

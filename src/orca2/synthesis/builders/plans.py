@@ -52,5 +52,6 @@ async def _conversation_then_note(instruction: Instruction, request: Request, as
     note = await ask(replace(request, system=instruction.check, user=user))
     if isinstance(note, Failure):
         return replace(note, usage=note.usage + conversation.usage)
-    note = replace(note, usage=note.usage + conversation.usage)
+    known = note.usage_known and conversation.usage_known
+    note = replace(note, usage=note.usage + conversation.usage, usage_known=known)
     return Written(system=instruction.check, user=user, reply=note)
