@@ -25,6 +25,7 @@ from orca2.hashing import hash64
 from orca2.option_files import quoted
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, atomic_write_json, signature
+from orca2.serving.outcomes import LASTING
 from orca2.strategies import StrategyChoice
 from orca2.synthesis.accounts import FOLDER, PROBES, Accounts
 from orca2.synthesis.asking import Asking, asking
@@ -305,9 +306,14 @@ def _show_done(run: RunDirectory, console: Console) -> None:
         f"{record['answers_not_kept']:,} answers not kept, {failed:,} requests failed, {not_asked:,} items not asked",
         highlight=False,
     )
-    for name in ("strategies", "verdicts"):
+    for name in ("strategies", "verdicts", *["failures"] * bool(failed)):
         shown = ", ".join(f"{key} {count:,}" for key, count in record[name].items())
         console.print(f"  {name}: {shown}", highlight=False)
+    if passing := sum(count for kind, count in record["failures"].items() if kind not in LASTING):
+        console.print(
+            f"  {passing:,} failures may pass: delete {run.done} and give the same command again, to ask them only",
+            highlight=False,
+        )
     spending = record["spending"]
     usd = f"{spending['usd']:.4f} USD" if spending["price_known"] else "price unknown"
     console.print(f"  spent: {spending['requests']:,} requests, {spending['tokens']:,} tokens, {usd}", highlight=False)

@@ -91,6 +91,19 @@ def test_what_fails_again_is_asked_once_a_process(tmp_path: Path) -> None:
     assert all(isinstance(result, Failure) and result.kind == "unparsable" for _, result in results)
 
 
+def test_failures_that_may_pass_are_named_with_the_way_back(tmp_path: Path, data_sets: Any) -> None:
+    """Fails if rows that an outage took stay away because nobody says how to get them."""
+    command = ("size=28", "attempts=1", *SERVED)
+    with loopback.serving(loopback.Faults(error=0.3)) as server:
+        printed = data_sets.make(tmp_path / "a", *command, f"teacher.base_url={server.url}")
+        lost = data_sets.record(tmp_path / "a")["failures"]["exhausted"]
+        assert f"{lost} failures may pass: delete {tmp_path / 'a' / 'DONE'}" in printed and lost > 1
+        server.faults = loopback.Faults()
+        (tmp_path / "a" / "DONE").unlink()
+        printed = data_sets.make(tmp_path / "a", *command, f"teacher.base_url={server.url}")
+    assert "may pass" not in printed and len(data_sets.rows(tmp_path / "a")) == 28
+
+
 def test_a_row_without_usage_says_so(tmp_path: Path, data_sets: Any) -> None:
     """Fails if a row claims that its answer took no token."""
     lines = [{"q": f"What is {n} + 1? {word}", "a": str(n + 1)} for n, word in enumerate(("", "#no_usage"))]

@@ -2,32 +2,25 @@
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers.utils.import_utils import is_serve_available
 
 from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.export import export_student
 from orca2.modelling.spec import ModelSpec
 from orca2.rendering import ChatFormat
 from orca2.rendering.renderer import Renderer
+from tests.loopback.transformers_serve import needs_serve, served
 
 ROOT = Path(__file__).parents[4]
 FORMAT = ChatFormat("chatml", "<|im_start|>", "<|im_end|>", "[PAD]", "\n", "\n", "auto")
 ANSWER = "Answer: 7"
-START_SECONDS = 120
-SERVE = Path(sys.executable).with_name("transformers")
+pytestmark = needs_serve
 
 
 @pytest.fixture(scope="module")
@@ -55,32 +48,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """`transformers serve` on the loopback interface; gives its base URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(SERVE), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            end = time.monotonic() + START_SECONDS
-            while True:
-                assert server.poll() is None and time.monotonic() < end, "transformers serve does not start"
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                        break
-                except OSError:
-                    time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.kill()
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not is_serve_available(), reason="the extra `serve` (transformers[serving]) is not installed")
-@pytest.mark.skipif(not SERVE.exists() and shutil.which("transformers") is None, reason="no `transformers` command")
 def test_a_served_student_answers_a_synthesis(student: Path, tmp_path: Path) -> None:
     """A client that only works with the server of the tests: other fields, a pinned model, its own chat template."""
     out = tmp_path / "out"
