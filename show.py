@@ -56,6 +56,7 @@ def show(cfg: Any) -> None:
         packs_per_micro_batch=1,
         workers=0,
         seed=parts["seed"],
+        thinking=parts["thinking"],
     )
     data.prepare_data()
     data.setup("fit")
@@ -66,7 +67,7 @@ def show(cfg: Any) -> None:
         data.report.add(batch)
         for micro in batch.micro_batches:
             for info in micro.examples[: parts["examples"] - shown]:
-                console.print(example_panels(seen.examples[info.id], parts["erasing"], renderer))
+                console.print(example_panels(seen.examples[info.id], parts["erasing"], renderer, 0, parts["thinking"]))
                 console.print(pack_table(micro, highlight=info.id))
                 shown += 1
         if shown >= parts["examples"]:

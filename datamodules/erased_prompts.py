@@ -23,6 +23,7 @@ from orca2.errors import ConfigError
 from orca2.records import StepBatch
 from orca2.rendering.renderer import Renderer
 from orca2.strategies import StrategyChoice
+from orca2.thinking import DROP, Thinking
 
 
 class ErasedPromptDataModule(L.LightningDataModule):
@@ -48,6 +49,7 @@ class ErasedPromptDataModule(L.LightningDataModule):
         loss_on_history: bool = False,
         rejected_path: Path | None = None,
         validation_rows: int = 0,
+        thinking: Thinking = DROP,
     ) -> None:
         """`rejected_path` gets the list of rejected rows; `validation_rows` of each source do not train.
 
@@ -70,7 +72,11 @@ class ErasedPromptDataModule(L.LightningDataModule):
         self.rejected_path = rejected_path
         self.validation_rows = validation_rows
         self.render = RowRenderer(
-            renderer=renderer, erasing=erasing, length=packing.length, loss_on_history=loss_on_history
+            renderer=renderer,
+            erasing=erasing,
+            length=packing.length,
+            loss_on_history=loss_on_history,
+            thinking=thinking,
         )
         self.report = DataReport()
         """The accounts of this rank."""

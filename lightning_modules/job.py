@@ -64,6 +64,7 @@ from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory, signature
 from orca2.strategies import StrategyChoice
+from orca2.thinking import DROP, Thinking
 
 ENDLESS = 2**31
 """Passes over the source of a run whose length is given in tokens."""
@@ -101,6 +102,7 @@ class TrainingJob:
     log_every_steps: int
     loss_on_history: bool
     """Whether earlier answers of a conversation carry loss too."""
+    thinking: Thinking = DROP
     benchmark: Benchmark | Group | None = None
     """Measured at the end, under the messages of `held_out`."""
     data_dir: str | None = None
@@ -273,6 +275,7 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
         loss_on_history=job.loss_on_history,
         rejected_path=list_of_rank(run.rejected, here().rank),
         validation_rows=job.validation.rows,
+        thinking=job.thinking,
     )
     if here().local_rank == 0:  # one process on each machine
         data.prepare_data()
@@ -293,7 +296,7 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
             f"{job.strategy.name}",
             highlight=False,
         )
-    for line in look(job.source, job.strategy, job.erasing):
+    for line in look(job.source, job.strategy, job.erasing, job.thinking):
         console.print(line, highlight=False)
     if data.validation is not None and data.validation.taken:
         console.print(

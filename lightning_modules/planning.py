@@ -75,6 +75,7 @@ def stage_of(
             erasing=job.erasing,
             length=job.packing.length,
             loss_on_history=job.loss_on_history,
+            thinking=job.thinking,
         )
     stage = outline(
         name,

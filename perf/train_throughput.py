@@ -60,6 +60,7 @@ def components(data: Path) -> Any:
         source=build(config.source),
         strategy=build(config.strategy),
         erasing=build(config.erasing),
+        thinking=build(config.thinking),
         renderer=renderer,
         packing=build(config.packing),
         epochs=1,

@@ -38,6 +38,7 @@ LAYERS = {
     "orca2.settings": 6,
     "orca2.strategies": 2,
     "orca2.erasing": 2,
+    "orca2.thinking": 2,
     "orca2.rendering": 2,
     "orca2.runs": 2,
     "orca2.chatting": 6,

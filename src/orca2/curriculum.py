@@ -17,6 +17,7 @@ from orca2.data.source import Source
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.strategies import StrategyChoice
+from orca2.thinking import Thinking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Stage:
     packs_per_step: int | None = None
     strategy: StrategyChoice | None = None
     erasing: Erasing | None = None
+    thinking: Thinking | None = None
     replay: Mapping[str, float] = field(default_factory=dict)
     """Earlier stage -> rows of its source for each row of this stage's own, spread evenly. They are chosen, generated
     and erased as this stage's `strategy` and `erasing` say, not the earlier one's."""

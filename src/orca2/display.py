@@ -16,15 +16,19 @@ from orca2.leaks import leaked_ngrams
 from orca2.records import Example, MicroBatch, Tokens
 from orca2.rendering.renderer import Renderer
 from orca2.terminal import visible
+from orca2.thinking import DROP, Thinking
 
 LABEL_STYLE = "bold green"
 PROMPT_STYLE = "dim"
 
 
-def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch: int = 0) -> RenderableType:
+def example_panels(
+    example: Example, erasing: Erasing, renderer: Renderer, epoch: int = 0, thinking: Thinking = DROP
+) -> RenderableType:
     """One example as the teacher saw it, as the student sees it, and as tokens with the loss mask in colour."""
     system = erasing.system(example, epoch)
-    tokens = renderer.example(system, example.user, example.answer, example.history)
+    trace = thinking.trace(example)
+    tokens = renderer.example(system, example.user, example.answer, example.history, trace=trace)
     leaks = leaked_ngrams(example)
     note = Text(f"\nquotes the erased instruction: {', '.join(map(repr, leaks))}", style="red") if leaks else Text()
     # Text, not markup: an id or a task may hold brackets.
@@ -36,6 +40,7 @@ def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch
             title=f"student's prompt · erasing {erasing.name}",
             title_align="left",
         ),
+        *([] if not example.reasoning else [_trace_panel(example, thinking, kept=trace is not None)]),
         Panel(Text(visible(example.answer)) + note, title="answer, the same for both", title_align="left"),
         Panel(
             token_text(tokens, renderer),
@@ -43,6 +48,12 @@ def example_panels(example: Example, erasing: Erasing, renderer: Renderer, epoch
             title_align="left",
         ),
     )
+
+
+def _trace_panel(example: Example, thinking: Thinking, kept: bool) -> Panel:
+    what = "the student learns it" if kept else "the student does not learn it"
+    title = f"teacher's reasoning trace · thinking {thinking.name}: {what}"
+    return Panel(Text(visible(example.reasoning)), title=title, title_align="left")
 
 
 def _prompt(system: str, user: str) -> Text:

@@ -44,6 +44,26 @@ class Split(NamedTuple):
     """False: the trace never ended, so there is no answer."""
 
 
+class Trace(NamedTuple):
+    """A trace that a student learns to write before its answer."""
+
+    text: str
+    opening: str
+    """Its marker, a key of `MARKERS`."""
+
+    @property
+    def between(self) -> str:
+        """What stands between the markers."""
+        return f"\n{self.text.strip()}\n"
+
+    @property
+    def closing(self) -> str:
+        return MARKERS[self.opening]
+
+
+BEFORE_ANSWER = "\n\n"
+"""Between a closing marker and the answer, as Qwen3's template has it."""
+
 MARKERS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",

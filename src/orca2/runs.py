@@ -60,19 +60,9 @@ OPERATIONAL = (
 """Keys (and all below them) that say where and how a run is computed, not what it computes."""
 
 DEPENDENCIES = (
-    "torch",
-    "lightning",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "pyarrow",
-    "safetensors",
-    "numpy",
-    "hydra-core",
-    "omegaconf",
-    "wandb",
-    "flash-attn",
-)
+    "torch", "lightning", "transformers", "tokenizers", "datasets", "pyarrow", "safetensors", "numpy",
+    "hydra-core", "omegaconf", "wandb", "flash-attn",
+)  # fmt: skip
 """Distributions whose versions a manifest records, if they are installed."""
 
 SECRET_WORDS = ("password", "secret", "api_key", "apikey", "auth_token", "access_token", "hf_token")
@@ -335,16 +325,20 @@ def _flat(config: Mapping[str, Any], operational: Collection[str], prefix: str =
     flat: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
-        # A root key that is null or false is a feature not used; a run from before the key existed is the same run.
-        if path in operational or ((value is None or value is False) and not prefix):
-            continue
-        if path == "validation" and isinstance(value, Mapping) and not value.get("rows"):
+        if path in operational or (not prefix and _is_unused(key, value)):
             continue
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, operational, f"{path}.")
         else:
             flat[path] = value
     return flat
+
+
+def _is_unused(key: str, value: Any) -> bool:
+    """Whether a root key asks for what was done before the key existed: with and without it, it is the same run."""
+    group = value if isinstance(value, Mapping) else {}
+    no_rows = key == "validation" and bool(group) and not group.get("rows")
+    return value is None or value is False or no_rows or (key == "thinking" and group.get("name") == "drop")
 
 
 def _is_secret(key: str) -> bool:

@@ -28,6 +28,7 @@ class TrainConfig:
     lora: Any = MISSING
     strategy: Any = MISSING
     erasing: Any = MISSING
+    thinking: Any = MISSING
     format: Any = MISSING
     source: Any = MISSING
     packing: Any = MISSING
@@ -63,6 +64,7 @@ class ShowConfig:
     model: Any = MISSING
     strategy: Any = MISSING
     erasing: Any = MISSING
+    thinking: Any = MISSING
     format: Any = MISSING
     source: Any = MISSING
     packing: Any = MISSING

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from orca2.errors import ConfigError
@@ -77,3 +79,14 @@ def test_report_counts_all_and_lists_some() -> None:
     assert found == [False, True, True, False, True]
     assert (report.checked, report.leaked) == (5, 3)
     assert report.examples == {"s/1": "recall the facts that", "s/2": "first recall the facts"}
+
+
+def test_a_trace_is_read_like_the_answer() -> None:
+    """With thinking=keep a trace that quotes the instruction teaches the student to speak of what it cannot see."""
+    quoting = replace(example("Because."), reasoning=f"I was told: {INSTRUCTION.lower()} So be it.")
+    assert leaked_ngrams(quoting) and not leaked_ngrams(replace(quoting, reasoning=""))
+    report = LeakReport()
+    assert report.add(quoting) and report.leaked == 1
+    # Not across the border between the two: no student writes them in one breath.
+    halves = replace(example("that matter, then reason; write"), reasoning="First recall the facts")
+    assert leaked_ngrams(halves) == []

@@ -198,3 +198,15 @@ def test_a_run_folder_that_cannot_be_made_is_said(tmp_path: Path, where: str) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be made or written"), RunDirectory(tmp_path / where).locked():
         pass
+
+
+def test_a_run_from_before_a_group_existed_is_the_same_run(tmp_path: Path) -> None:
+    """Every run that was begun before `thinking` existed could not be resumed."""
+    drop = {"_target_": "orca2.thinking.Thinking", "name": "drop", "share": 0.0}
+    assert signature(changed(thinking=drop)) == signature(CONFIG)
+    assert signature(changed(thinking=drop | {"name": "keep"})) != signature(CONFIG)
+    run = RunDirectory(tmp_path / "run")
+    assert run.open_or_resume(CONFIG, []) == "new"
+    assert run.open_or_resume(changed(thinking=drop), []) == "resume"
+    assert differing(CONFIG, changed(thinking=drop)) == {}
+    assert differing(CONFIG, changed(thinking={"name": "mix"})) == {"thinking.name": (None, "mix")}

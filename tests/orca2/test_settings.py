@@ -32,6 +32,7 @@ FILES = {
         seed: 17
         lora: {}
         erasing: {}
+        thinking: {}
         format: {}
         source: {}
         packing: {}
@@ -42,6 +43,7 @@ FILES = {
         plan: false
         logger: {}
         held_out: {}
+        validation: {}
         epochs: 1
         packs_per_step: 2
         packs_per_micro_batch: 1

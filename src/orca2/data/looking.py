@@ -13,6 +13,7 @@ from orca2.data.validation import leaves
 from orca2.erasing import Erasing
 from orca2.records import UNLABELLED, Example
 from orca2.strategies import StrategyChoice
+from orca2.thinking import DROP, Thinking
 
 LOOKED_AT = 1_000
 """Rows of a source, spread over all of it; a second of work."""
@@ -28,15 +29,15 @@ class _Counts:
     """What was noted -> names of columns or keys."""
 
 
-def look(source: Source, choice: StrategyChoice, erasing: Erasing) -> list[str]:
+def look(source: Source, choice: StrategyChoice, erasing: Erasing, thinking: Thinking = DROP) -> list[str]:
     """A line for each thing that is to be known; none for a stream, whose rows would be fetched twice."""
     maps = (leaf for _, leaf in leaves(source) if isinstance(leaf, MapSource))
-    return [line for leaf in maps for line in _look_at(leaf, choice, erasing)]
+    return [line for leaf in maps for line in _look_at(leaf, choice, erasing, thinking)]
 
 
-def _look_at(source: MapSource, choice: StrategyChoice, erasing: Erasing) -> list[str]:
+def _look_at(source: MapSource, choice: StrategyChoice, erasing: Erasing, thinking: Thinking) -> list[str]:
     rows = rows_over(source.size, 0, LOOKED_AT)
-    counts = _counted(source, rows, choice, erasing)
+    counts = _counted(source, rows, choice, erasing, thinking)
     looked = f"{'all ' if len(rows) == source.size else f'{len(rows):,} of '}{source.size:,} rows looked at"
     lines = []
     for what, count in sorted(counts.rows.items()):
@@ -47,7 +48,9 @@ def _look_at(source: MapSource, choice: StrategyChoice, erasing: Erasing) -> lis
     return lines
 
 
-def _counted(source: MapSource, rows: list[int], choice: StrategyChoice, erasing: Erasing) -> _Counts:
+def _counted(
+    source: MapSource, rows: list[int], choice: StrategyChoice, erasing: Erasing, thinking: Thinking
+) -> _Counts:
     counts = _Counts()
     for row in rows:
         example = source.read(row, choice)
@@ -57,6 +60,10 @@ def _counted(source: MapSource, rows: list[int], choice: StrategyChoice, erasing
         if example.strategy == UNLABELLED and example.system.strip() and erasing.system(example, 0) != example.system:
             replaced = f"which erasing={erasing.name} replaces; erasing=keep trains under it"
             counts.rows[f"have a system message of their own, {replaced}"] += 1
+        if example.reasoning and thinking.share == 0:
+            counts.rows["have a reasoning trace, which thinking=drop leaves out; thinking=keep trains on it"] += 1
+        elif not example.reasoning and thinking.share > 0:
+            counts.rows[f"have no reasoning trace, so thinking={thinking.name} trains on their answer alone"] += 1
         notes = source.notes(row) if isinstance(source, NotingSource) else ()
         counts.rows.update({what for what, _ in notes})
         for what, name in set(notes):

@@ -26,6 +26,7 @@ from orca2.hashing import hash64
 from orca2.records import Example, ExampleInfo, Rejected
 from orca2.rendering.renderer import Renderer
 from orca2.strategies import StrategyChoice
+from orca2.thinking import DROP, Thinking
 
 Position = tuple[int, int]
 """(epoch, position within the epoch)."""
@@ -84,6 +85,7 @@ class RowRenderer:
     length: int
     """Tokens of a pack."""
     loss_on_history: bool
+    thinking: Thinking = DROP
 
     def __call__(self, example: Example | Rejected, epoch: int) -> Rendered | Rejected:
         """`epoch` counts from 0; an erasing may depend on it."""
@@ -92,7 +94,12 @@ class RowRenderer:
         system = self.erasing.system(example, epoch)
         try:
             ids, loss_mask = self.renderer.example(
-                system, example.user, example.answer, example.history, self.loss_on_history
+                system,
+                example.user,
+                example.answer,
+                example.history,
+                self.loss_on_history,
+                self.thinking.trace(example),
             )
         except DataError as error:
             return Rejected(source=example.source, row=example.id, kind="broken", reason=str(error))

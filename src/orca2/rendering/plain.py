@@ -1,11 +1,12 @@
 """Plain text to ids: what stands between two control tokens is never one itself, whatever it spells."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from orca2.errors import ModelError
+from orca2.reasoning import MARKERS
 from orca2.rendering.tokenizers import backend_of, content_backend
 
 
@@ -16,15 +17,29 @@ class PlainText:
         ModelError: the tokenizer has no `tokenizers` backend.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, opening: bool = False) -> None:
-        """`opening`: for texts that begin a conversation, before which SentencePiece tokenizers may put a blank."""
-        self.backend = content_backend(tokenizer, opening)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, opening: bool = False, plain: Collection[str] = ()) -> None:
+        """`opening`: for texts that begin a conversation, before which SentencePiece tokenizers may put a blank.
+        `plain`: added tokens that no text may spell though they are not special.
+        """
+        self.backend = content_backend(tokenizer, opening, plain)
         added = backend_of(tokenizer).get_added_tokens_decoder()
-        self.control = {id: token.content for id, token in added.items() if token.special}
+        self.control = {id: token.content for id, token in added.items() if token.special or token.content in plain}
+        self._shown = {id: text for id, text in self.control.items() if text in (*MARKERS, *MARKERS.values())}
         if tokenizer.pad_token is not None:
             self.control[int(tokenizer.pad_token_id)] = str(tokenizer.pad_token)
         # The unknown token is no control token: it may stand for a character that the vocabulary lacks.
         self.control.pop(tokenizer.unk_token_id, None)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids without control tokens, but with the markers of a reasoning trace, which separate texts."""
+        if self._shown.keys().isdisjoint(ids):
+            return str(self.backend.decode(ids, skip_special_tokens=True))
+        texts, begin = [], 0
+        for place, id in enumerate(ids):
+            if id in self._shown:
+                texts += [self.backend.decode(ids[begin:place], skip_special_tokens=True), self._shown[id]]
+                begin = place + 1
+        return "".join([*texts, self.backend.decode(ids[begin:], skip_special_tokens=True)])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -20,6 +20,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from orca2.errors import DataError, ModelError
+from orca2.reasoning import BEFORE_ANSWER, MARKERS, Trace, split
 from orca2.records import Tokens, Turn
 from orca2.rendering.format import ASSISTANT, SYSTEM, USER, ChatFormat
 from orca2.rendering.plain import PlainText
@@ -56,6 +57,11 @@ class Renderer:
         self._to_turn = [self.end_id, *between, start_id]
         self._to_answer = [*self._to_turn, *self._answer_role]
         self._systems: dict[str, list[int]] = {}
+        markers = [*MARKERS, *MARKERS.values()]
+        added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
+        self._marker_ids = {marker: added[marker] for marker in markers if marker in added}
+        # For traces and the answers behind them: a marker that is spelled there must not end the trace.
+        self._unmarked = PlainText(tokenizer, plain=markers) if self._marker_ids else self._text
 
         self.identity: dict[str, str | int | None] = {
             "format": format.name,
@@ -79,15 +85,22 @@ class Renderer:
         return self._prompt(system, self._encode(system, user, None, history), history)[0]
 
     def example(
-        self, system: str, user: str, answer: str, history: Sequence[Turn] = (), loss_on_history: bool = False
+        self,
+        system: str,
+        user: str,
+        answer: str,
+        history: Sequence[Turn] = (),
+        loss_on_history: bool = False,
+        trace: Trace | None = None,
     ) -> Tokens:
         """The prompt, the answer's ids and the end token; the mask is True exactly on the last two.
 
-        With `loss_on_history` it is True on the earlier answers and their end tokens as well, unless a turn says
-        that it bears none.
+        A `trace` stands before the answer between its markers, and bears loss with them. With `loss_on_history` the
+        mask is True on the earlier answers and their end tokens as well, unless a turn says that it bears none.
 
         Raises:
-            DataError: a text is not valid Unicode, or an answer that bears loss is blank.
+            DataError: a text is not valid Unicode, an answer that bears loss is blank, or a trace cannot be told from
+                the answer because it spells its own closing marker and the tokenizer has no control token for it.
         """
         if not isinstance(answer, str) or not answer.strip():
             raise DataError("answer is empty: nothing can be learnt from it")
@@ -97,6 +110,8 @@ class Renderer:
                     raise DataError(f"history[{i}].answer is empty: nothing can be learnt from it")
         encoded = self._encode(system, user, answer, history)
         answer_ids = self._answer_ids(encoded.pop(), answer)
+        if trace is not None:
+            answer_ids = self._traced(trace, answer)
         ids, spans = self._prompt(system, encoded, history)
         mask = [False] * len(ids)
         if loss_on_history:
@@ -108,12 +123,14 @@ class Renderer:
         return Tokens(ids, mask)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer, or of a part of one, without control tokens."""
-        return self._decode(ids, skip_special_tokens=True)
+        """Text of an answer, or of a part of one, without control tokens, but with the markers of a trace."""
+        # After other text, because decoders of the SentencePiece kind drop a blank at the beginning.
+        return self._text.decode([*self._answer_role, *ids])[len(self._answer_role_text) :]
 
     def decode_marked(self, ids: Sequence[int]) -> str:
         """Text with the control tokens visible, for people to read."""
-        return self._decode(ids, skip_special_tokens=False)
+        text: str = self._text.backend.decode([*self._answer_role, *ids], skip_special_tokens=False)
+        return text[len(self._answer_role_text) :]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text of each id, control tokens visible: one string per id, for coloured display.
@@ -177,6 +194,23 @@ class Renderer:
             return ids_with_role[length:]
         return self._text.ids([answer])[0]
 
+    def _traced(self, trace: Trace, answer: str) -> list[int]:
+        """Ids of a trace between its markers, and of the answer behind it."""
+        opening, closing = (self._marker_ids.get(marker) for marker in (trace.opening, trace.closing))
+        try:
+            if opening is not None and closing is not None:
+                thought, said = self._unmarked.ids([trace.between, BEFORE_ANSWER + answer])
+                return [opening, *thought, closing, *said]
+            text = f"{trace.opening}{trace.between}{trace.closing}{BEFORE_ANSWER}{answer}"
+            if split(text).reasoning != trace.text.strip():
+                raise DataError(
+                    f"the reasoning trace spells {trace.opening!r} or {trace.closing!r}, which would end it early"
+                )
+            return self._answer_ids(self._text.ids([self._roles[ASSISTANT] + text])[0], text)
+        except (TypeError, UnicodeEncodeError):
+            _refuse_invalid({"reasoning": trace.text})
+            raise
+
     def _encode(self, system: str, user: str, answer: str | None, history: Sequence[Turn]) -> list[list[int]]:
         """Ids of the turns with their roles, in one call of the backend: user, answer, user, …"""
         try:
@@ -194,11 +228,6 @@ class Renderer:
                 fields |= {f"history[{i}].user": turn.user, f"history[{i}].answer": turn.answer}
             _refuse_invalid(fields)
             raise
-
-    def _decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        # After other text, because decoders of the SentencePiece kind drop a blank at the beginning.
-        text: str = self._text.backend.decode([*self._answer_role, *ids], skip_special_tokens=skip_special_tokens)
-        return text[len(self._answer_role_text) :]
 
     # --- checks at construction ---
 

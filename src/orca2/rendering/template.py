@@ -104,7 +104,7 @@ class TemplateRenderer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer without control tokens and without the blank that the format puts before it."""
-        text: str = self._text.backend.decode([*self._anchor, *ids], skip_special_tokens=True)
+        text = self._text.decode([*self._anchor, *ids])
         return text[len(self._anchor_text) :].removeprefix(self._lead)
 
     def decode_marked(self, ids: Sequence[int]) -> str:

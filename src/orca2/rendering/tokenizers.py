@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -94,9 +94,11 @@ def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return tokenizer.backend_tokenizer
 
 
-def content_backend(tokenizer: PreTrainedTokenizerBase, opening: bool = False) -> Tokenizer:
+def content_backend(
+    tokenizer: PreTrainedTokenizerBase, opening: bool = False, plain: Collection[str] = ()
+) -> Tokenizer:
     """A private copy of the backend that reads every text as plain text in the middle of a conversation, or at its
-    opening.
+    opening. Added tokens that are not special, such as Qwen3's `</think>`, are read in texts, but for those in `plain`.
 
     Private, because transformers resets padding, truncation and `encode_special_tokens` on the shared one
     in each call.
@@ -106,6 +108,8 @@ def content_backend(tokenizer: PreTrainedTokenizerBase, opening: bool = False) -
     if not opening:
         # After a control token no text is the first piece of the string.
         _never_first(state["pre_tokenizer"])
+    for token in state["added_tokens"]:
+        token["special"] = token["special"] or token["content"] in plain
     backend: Tokenizer = Tokenizer.from_str(json.dumps(state))
     backend.encode_special_tokens = True
     return backend

@@ -10,7 +10,7 @@ from orca2.errors import ConfigError
 from orca2.runs import RunDirectory
 from orca2.settings.config import check, raise_all
 
-OVERRIDING = ("strategy", "erasing", "packs_per_step")
+OVERRIDING = ("strategy", "erasing", "thinking", "packs_per_step")
 """Root keys that a stage replaces where it does not leave them at null."""
 
 TO_COME = "orca2.planning.lengths.SourceToCome"

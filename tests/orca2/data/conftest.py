@@ -13,6 +13,7 @@ from orca2.data.loader import StepLoader, StepShape
 from orca2.data.packing import PackingSpec
 from orca2.data.rows import RowRenderer
 from orca2.errors import DataError
+from orca2.reasoning import Trace
 from orca2.records import UNLABELLED, Example, Rejected, StepBatch, Tokens, Turn
 from orca2.strategies import Strategy, StrategyChoice
 
@@ -26,7 +27,13 @@ class UnaryRenderer:
     end_id = 1
 
     def example(
-        self, system: str, user: str, answer: str, history: Sequence[Turn] = (), loss_on_history: bool = False
+        self,
+        system: str,
+        user: str,
+        answer: str,
+        history: Sequence[Turn] = (),
+        loss_on_history: bool = False,
+        trace: Trace | None = None,
     ) -> Tokens:
         if answer == "unspeakable":
             raise DataError("the answer cannot be rendered")
