@@ -7,8 +7,9 @@ be sent later with `wandb sync`.
 import csv
 import netrc
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +87,40 @@ def _csv_line(cells: list[str]) -> str:
     return ",".join('"' + cell.replace('"', '""') + '"' if set(cell) & set(',"\n') else cell for cell in cells) + "\n"
 
 
+class RunWandbLogger(WandbLogger):
+    """Lightning's logger of W&B; where W&B's own process is gone, the run goes on without it.
+
+    SLURM signals every process of a job that has to stop, and W&B's ends at once: an error there would cost the
+    checkpoint that the run is about to save.
+    """
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with lost_wandb_is_a_warning():
+            super().log_metrics(metrics, step)
+
+    def log_text(self, *args: Any, **kwargs: Any) -> None:
+        with lost_wandb_is_a_warning():
+            super().log_text(*args, **kwargs)
+
+
+@contextmanager
+def lost_wandb_is_a_warning() -> Iterator[None]:
+    """Within the block something is told to W&B's own process; where it is gone, that is said once."""
+    global _lost
+    try:
+        yield
+    except (OSError, wandb.errors.Error) as error:
+        if not _lost:
+            print(
+                f"WARNING: W&B's process has ended ({error}); the run goes on without it, and metrics.csv holds all",
+                file=sys.stderr,
+            )
+        _lost = True
+
+
+_lost = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class WandbSpec:
     """Whether and how a run is logged to W&B."""
@@ -121,7 +156,7 @@ class WandbSpec:
                     f"W&B cannot be reached ({error}); use logger.mode=offline, and `wandb sync` later"
                 ) from error
             experiment = self._start("offline", run_name, run_id, folder, config)
-        return WandbLogger(experiment=experiment)
+        return RunWandbLogger(experiment=experiment)
 
     def _start(
         self,
@@ -160,7 +195,11 @@ def finishing_wandb(loggers: Sequence[Logger]) -> Iterator[None]:
     finally:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.finish(exit_code=exit_code)
+                with lost_wandb_is_a_warning():
+                    logger.experiment.finish(exit_code=exit_code)
+        if _lost:  # else its hook at the end of the program fails as well, with a traceback
+            with suppress(OSError, wandb.errors.Error):
+                wandb.teardown()
 
 
 def _key_found() -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
@@ -151,11 +152,10 @@ class TrainerSpec:
             "enable_checkpointing": False,  # ours saves between optimizer steps, atomically
             "enable_model_summary": False,
             "use_distributed_sampler": False,  # the stream is dealt to ranks by lanes
-        }
-        if self.world > 1:
             # Every launcher is brought to torchrun's variables (orca2.ranks). Lightning's own SLURM plugin would also
-            # save and requeue on signals, beside us.
-            settings["plugins"] = [TorchElasticEnvironment()]
+            # save and requeue on signals, beside us, and takes a single process for one of the job's tasks.
+            "plugins": [TorchElasticEnvironment() if self.world > 1 else LightningEnvironment()],
+        }
         return L.Trainer(
             accelerator="cpu" if self.device.type == "cpu" else "gpu",
             devices=self.local_world,

@@ -20,13 +20,14 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from orca2.errors import Orca2Error, RankError
-from orca2.ranks import here
+from orca2.ranks import here, is_first
 from orca2.runs import atomic_write_json
 
 STOPPED = 130
@@ -39,6 +40,9 @@ SAVING_TIMEOUT_S = 900
 
 PATIENCE_S = 10
 """Seconds that a rank lives on once it knows that another one failed: the launcher hears the failed one first."""
+
+LAST_S = 3
+"""Seconds that the first rank of srun lives on after a clean stop: `--kill-on-bad-exit` kills what still runs."""
 
 _HEAD = "ORCA2_HEAD"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -143,19 +147,21 @@ def started_by_head(environment: Mapping[str, str] = os.environ) -> bool:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Around all that a rank does: its errors reach the user once, and it does not outlive its head.
+    """Around all that a job does: a SIGTERM ends it with the code of a clean stop, also while it loads or exports.
 
-    Other processes than ranks are left alone.
+    The errors of a rank reach the user once, and it does not outlive its head.
     """
     if here().world == 1:
-        yield
+        with _stopping_on_sigterm():
+            yield
         return
     if started_by_head():
         threading.Thread(target=_end_with_head, daemon=True).start()
     try:
-        yield
+        with _stopping_on_sigterm():
+            yield
     except (SystemExit, KeyboardInterrupt) as stop:
-        raise SystemExit(STOPPED if isinstance(stop, KeyboardInterrupt) else stop.code) from None
+        raise SystemExit(_code_of_rank(STOPPED if isinstance(stop, KeyboardInterrupt) else stop.code)) from None
     except BaseException as error:
         mendable = isinstance(error, Orca2Error)
         if isinstance(error, RankError) or (here().rank != 0 and not started_by_head()):
@@ -167,6 +173,32 @@ def reporting() -> Iterator[None]:
         sys.stderr.flush()
         # Not sys.exit: other threads and process groups may wait for ranks that are gone.
         os._exit(MENDABLE if mendable else 1)
+
+
+@contextmanager
+def _stopping_on_sigterm() -> Iterator[None]:
+    """The fit has a handler of its own, which saves; before and after it the last checkpoint counts."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(STOPPED)
+
+    with _signals_kept():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)
+        yield
+
+
+def _code_of_rank(code: object) -> Any:
+    """The exit code of a rank after a stop. Of srun's tasks, one ends with STOPPED, and last.
+
+    srun kills the others as soon as one ends with a code that is not 0, and then returns the code of the killed ones.
+    """
+    if code != STOPPED or "SLURM_STEP_NUM_TASKS" not in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
+        return code
+    if not is_first():
+        return 0
+    time.sleep(LAST_S)
+    return code
 
 
 def _leave(text: str) -> None:

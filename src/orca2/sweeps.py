@@ -39,6 +39,9 @@ SEED = "seed"
 LONGEST_NAME = 100
 """Characters; file systems allow 255 in a name, and W&B cuts at 128."""
 
+LAUNCHERS_SIGNAL = signal.SIGUSR2
+"""By which SLURM tells submitit that a job has to stop soon (`hydra.launcher.signal_delay_s`)."""
+
 JobState = Literal["running", "done", "failed", "stopped"]
 
 
@@ -124,6 +127,7 @@ def run_job(
         print(f"{name}: {record.state}{record.reason and f', {record.reason}'}", flush=True)
         if asked_to_stop:
             _write(run, record)
+            _requeue()
             raise SweepStopped
     _write(run, record)
     return record.metrics.get(sweep.metrics[0], math.nan)
@@ -148,6 +152,8 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
     started = time.monotonic()
     with log.open("ab", buffering=0) as file:
         file.write(f"$ {shlex.join([*command[:2], *redacted_overrides(overrides)])}\n".encode())
+        # SLURM sends the launcher's signal to every process of the job, and those of training would end at once.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {LAUNCHERS_SIGNAL})
         # A session of its own: Ctrl-C reaches the job once, passed on by `_Stopping`, not again from the terminal.
         process = subprocess.Popen(
             command,
@@ -162,6 +168,7 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
         reader = Thread(target=_copy, args=(process, file, sweep.echo), daemon=True)
         reader.start()
         with _Stopping(process) as stopping:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = process.wait()
         if code != 0:
             # What it started, such as the processes of other devices, must not run on beside the next job.
@@ -186,8 +193,24 @@ def _copy(process: subprocess.Popen[bytes], log: FileIO, echo: bool) -> None:
                 sys.stdout.flush()
 
 
+def _requeue() -> None:
+    """Under the SLURM launcher: put the job that was stopped back into the queue and end, unless somebody cancelled it.
+
+    SLURM puts back only what it had to kill, and this job has ended in time.
+    """
+    launchers = signal.getsignal(LAUNCHERS_SIGNAL)
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or not callable(launchers):
+        return
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # one job of an array has the number of the array, and would name all
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+    if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "RUNNING":
+        launchers(LAUNCHERS_SIGNAL, None)
+
+
 class _Stopping:
-    """While it is open, SIGINT and SIGTERM of this process go to the job, which saves and ends."""
+    """While it is open, SIGINT, SIGTERM and the launcher's signal go on to the job, which saves and ends."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -195,7 +218,9 @@ class _Stopping:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "_Stopping":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, LAUNCHERS_SIGNAL):
+            if number == LAUNCHERS_SIGNAL and not callable(signal.getsignal(number)):
+                continue
             try:
                 self._before[number] = signal.signal(number, self._pass_on)
             except ValueError:  # in a thread; its process handles signals
@@ -207,8 +232,11 @@ class _Stopping:
             signal.signal(number, handler)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        if number != LAUNCHERS_SIGNAL:
+            self.process.send_signal(number)
+        elif not self.asked:  # it may follow a SIGTERM, and a second one would end the job before it has saved
+            self.process.send_signal(signal.SIGTERM)
         self.asked = True
-        self.process.send_signal(number)
 
 
 def _is_done(run: RunDirectory, config: Mapping[str, Any]) -> bool:

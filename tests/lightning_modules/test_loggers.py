@@ -7,7 +7,8 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing_wandb
+from lightning_modules import loggers
+from lightning_modules.loggers import RunCsvLogger, RunWandbLogger, WandbSpec, finishing_wandb
 from orca2.errors import ConfigError
 
 
@@ -100,6 +101,26 @@ def test_a_failed_run_does_not_show_as_finished(monkeypatch: pytest.MonkeyPatch)
     with finishing_wandb([logger]):
         pass
     assert Silent.ended == [1, 0]
+
+
+class Gone(Silent):
+    """A W&B run whose process has ended."""
+
+    def log(self, *_: Any, **__: Any) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    def finish(self, *_: Any, **__: Any) -> None:
+        raise ConnectionResetError("Connection lost")
+
+
+def test_a_lost_wandb_costs_no_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """SLURM's SIGTERM ends W&B's process first: the run died of it in the step after which it would have saved."""
+    monkeypatch.setattr(loggers, "_lost", False)
+    logger = RunWandbLogger(experiment=Gone.__new__(Gone))
+    with finishing_wandb([logger]):
+        logger.log_metrics({"train/loss": 1.0}, 1)
+        logger.log_text("samples", columns=["step"], data=[["1"]])
+    assert capsys.readouterr().err.count("W&B's process has ended (Connection lost)") == 1
 
 
 def test_off_means_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,32 @@ def test_what_a_rank_leaves_is_what_the_head_reads(tmp_path: Path, monkeypatch: 
     left: Any = launch._read(str(tmp_path / "error.json"))
     assert left[1] == "ModelError: no such weights"
     assert ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json")).timestamp > 0
+
+
+def test_of_sruns_tasks_the_first_ends_last_and_alone_says_that_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """srun kills the other tasks once one ends with a code, and returns that of the killed ones: nothing would tell a
+    stop from a failure."""
+    waited: list[float] = []
+    monkeypatch.setattr(launch.time, "sleep", waited.append)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launch._code_of_rank(launch.STOPPED) == launch.STOPPED, "no srun: the head hears each rank"
+    for name, value in {"NUM_TASKS": "2", "NUM_NODES": "1"}.items():
+        monkeypatch.setenv(f"SLURM_STEP_{name}", value)
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    for rank, code in (("1", 0), ("0", launch.STOPPED)):
+        assert waited == []
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        monkeypatch.setenv("SLURM_LOCALID", rank)
+        assert launch._code_of_rank(launch.STOPPED) == code
+    assert waited == [launch.LAST_S]
+    assert launch._code_of_rank(1) == 1
+
+
+def test_a_sigterm_before_the_fit_ends_with_the_code_of_a_stop() -> None:
+    """Killed while it loads, a run would be a failure to SLURM, and would not go back into the queue."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped, launch.reporting():
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == launch.STOPPED
+    assert signal.getsignal(signal.SIGTERM) is before

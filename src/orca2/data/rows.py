@@ -10,6 +10,7 @@ is tokenized twice on a rank.
 """
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -217,7 +218,7 @@ def read_rows(plan: ReadPlan, render: RowRenderer, workers: int) -> Iterator[Row
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_quiet_tokenizer,
+        worker_init_fn=_quiet_worker,
     )
     for chunk in loader:
         if isinstance(chunk, Orca2Error):
@@ -229,6 +230,9 @@ def _as_it_is(chunk: list[Row] | Orca2Error) -> list[Row] | Orca2Error:
     return chunk
 
 
-def _quiet_tokenizer(_worker: int) -> None:
+def _quiet_worker(_worker: int) -> None:
     # A forked `tokenizers` library warns at every call unless it is told not to start threads.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # A scheduler and a terminal signal every process of a run; only the rank may act. A worker ends with its rank.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
