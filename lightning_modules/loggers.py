@@ -94,10 +94,12 @@ class RunWandbLogger(WandbLogger):
     checkpoint that the run is about to save.
     """
 
+    @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         with lost_wandb_is_a_warning():
             super().log_metrics(metrics, step)
 
+    @override
     def log_text(self, *args: Any, **kwargs: Any) -> None:
         with lost_wandb_is_a_warning():
             super().log_text(*args, **kwargs)
