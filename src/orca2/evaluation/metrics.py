@@ -140,7 +140,7 @@ def rouge(predicted: str, references: Sequence[str]) -> dict[str, float]:
         from rouge_score.rouge_scorer import RougeScorer
         from rouge_score.tokenizers import DefaultTokenizer
     except ImportError as error:
-        raise ConfigError("ROUGE needs the package rouge-score; install the extra `eval-text`") from error
+        raise ConfigError("ROUGE needs the package rouge-score: pip install 'orca2-lightning[eval-text]'") from error
     names = ("rouge1", "rouge2", "rougeL")
     # A tokenizer of its own choice, the package announces on standard error, each time.
     scorer = RougeScorer(list(names), tokenizer=DefaultTokenizer(use_stemmer=True))
@@ -159,7 +159,7 @@ def bleu(predicted: str, references: Sequence[str]) -> float:
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
-        raise ConfigError("BLEU needs the package sacrebleu; install the extra `eval-text`") from error
+        raise ConfigError("BLEU needs the package sacrebleu: pip install 'orca2-lightning[eval-text]'") from error
     return float(BLEU(effective_order=True).sentence_score(predicted, list(references)).score) / 100
 
 

@@ -54,7 +54,8 @@ def make_plan(
     if unscored:
         packages = ", ".join(dict.fromkeys(package for missing in unscored.values() for package in missing))
         raise ConfigError(
-            f"{', '.join(unscored)}: the score needs {packages}, not installed here; install the extra `eval-text`"
+            f"{', '.join(unscored)}: the score needs {packages}, not installed here: "
+            "pip install 'orca2-lightning[eval-text]'"
         )
     planned, absent = {}, {}
     for name, benchmark in benchmarks.items():

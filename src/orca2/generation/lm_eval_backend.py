@@ -49,7 +49,9 @@ class LmEvalSpec:
         try:
             from lm_eval.api.registry import get_model
         except ImportError as error:
-            raise ConfigError("backend=lm_eval needs the package lm-eval; install the extra `lm-eval`") from error
+            raise ConfigError(
+                "backend=lm_eval needs the package lm-eval: pip install 'orca2-lightning[lm-eval]'"
+            ) from error
         try:
             kind: Any = get_model(self.model)
         except (ValueError, KeyError) as error:

@@ -72,12 +72,14 @@ class Lora:
                 "lora is for whole weights on each device, not cut ones: use trainer=one_gpu or trainer=ddp"
             )
         if importlib.util.find_spec("peft") is None:
-            raise ConfigError("lora needs the package peft: install the extra `lora`")
+            raise ConfigError("lora needs the package peft: pip install 'orca2-lightning[lora]'")
         if self.quantization == "4bit":
             if device.type != "cuda":
                 raise ConfigError(f"lora.quantization=4bit needs a CUDA device, not {device.type}: set it to none")
             if importlib.util.find_spec("bitsandbytes") is None:
-                raise ConfigError("lora.quantization=4bit needs the package bitsandbytes: install the extra `bnb`")
+                raise ConfigError(
+                    "lora.quantization=4bit needs the package bitsandbytes: pip install 'orca2-lightning[bnb]'"
+                )
 
 
 def adapter_parameters(lora: Lora, matrices: dict[str, tuple[int, int]], layers: int) -> int:

@@ -155,10 +155,10 @@ def test_what_is_missing_is_said_before_weights_load(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
     small.require(CUDA, sharded=False)
     installed.remove("bitsandbytes")
-    with pytest.raises(ConfigError, match="extra `bnb`"):
+    with pytest.raises(ConfigError, match=r"pip install 'orca2-lightning\[bnb\]'"):
         small.require(CUDA, sharded=False)
     installed.clear()
-    with pytest.raises(ConfigError, match="extra `lora`"):
+    with pytest.raises(ConfigError, match=r"pip install 'orca2-lightning\[lora\]'"):
         small.require(CUDA, sharded=False)
 
 

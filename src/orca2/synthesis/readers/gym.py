@@ -119,13 +119,15 @@ def _library() -> Any:
     try:
         import reasoning_gym
     except ImportError as error:
-        raise ConfigError("tasks=reasoning_gym needs the extra `gym`; install orca2-lightning[gym]") from error
+        raise ConfigError(
+            "tasks=reasoning_gym needs the package reasoning-gym: pip install 'orca2-lightning[gym]'"
+        ) from error
     from importlib.metadata import version
 
     if version("reasoning_gym") != RELEASE:
         raise ConfigError(
             f"reasoning-gym {version('reasoning_gym')} is installed; the deny-list was made for {RELEASE}, "
-            "install the extra `gym` again"
+            "pip install 'orca2-lightning[gym]' brings it back"
         )
     return reasoning_gym
 
