@@ -16,9 +16,9 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -288,16 +288,17 @@ def provenance() -> dict[str, Any]:
 def atomic_write_text(path: Path, text: str) -> None:
     """Write all of `text` to `path` or nothing: a reader, or a crash, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    # With the mode that the user's umask leaves: mkstemp's 0600 would hide the file from a user's group.
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from a user's group
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
 
 
@@ -313,12 +314,6 @@ def _is_locked(path: Path) -> bool:
         except OSError:
             return True
     return False
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _flat(config: Mapping[str, Any], operational: Collection[str], prefix: str = "") -> dict[str, Any]:

@@ -25,3 +25,13 @@ def test_what_is_appended_is_whole_or_not_there(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, before)
     append_whole(path, "three\n")
     assert path.read_text() == "one\nthree\n"
+
+
+def test_a_link_in_the_folder_leads_no_line_outside(tmp_path: Path) -> None:
+    """In a folder that others may write to, a link would let a run write into its user's files."""
+    outside = tmp_path / "outside"
+    outside.write_text("mine\n")
+    (tmp_path / "log").symlink_to(outside)
+    with pytest.raises(OSError, match="symbolic link"):
+        append_whole(tmp_path / "log", "line\n")
+    assert outside.read_text() == "mine\n"
