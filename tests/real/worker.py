@@ -56,6 +56,8 @@ def main(mode: str, jobs: dict[str, dict[str, Any]]) -> None:
         for job in jobs.values():
             train_and_kill(job)
         return
+    # All on this machine, as the head process of train.py tells its ranks; Lightning asks for it.
+    os.environ |= {"LOCAL_RANK": os.environ["RANK"], "LOCAL_WORLD_SIZE": os.environ["WORLD_SIZE"], "GROUP_RANK": "0"}
     with joined("cpu"):
         for job in jobs.values():
             train(job)
