@@ -15,7 +15,7 @@ from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, open_and_run
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config, storable
 
-ANSWER = "It is so: 7 and 5 make 12."
+ANSWER = "It is so."
 """Of every row, so that a student with random weights learns in some steps to write it and to end there."""
 COMMON = (
     *("source=jsonl", "packs_per_step=2", "packs_per_micro_batch=1", "log_every_steps=1", "model.max_len=256"),

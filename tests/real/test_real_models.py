@@ -140,7 +140,7 @@ def test_ids_are_those_of_the_exported_chat_template(model: str, runs: Runs) -> 
         ]
         assert theirs(*chat, ("user", text)) == renderer.prompt(text, text, turns)
         tokens = renderer.example(prompt["system"], "Why?", text)
-        labels = [id for id, bears_loss in zip(tokens.ids, tokens.mask, strict=True) if bears_loss]
+        labels = [id for id, bears_loss in zip(tokens.ids, tokens.loss_mask, strict=True) if bears_loss]
         assert labels[-1] == renderer.end_id and renderer.decode(labels) == text
     start = tokenizer.convert_tokens_to_ids("<|im_start|>")
     ids = renderer.prompt("", hostile)

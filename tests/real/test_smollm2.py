@@ -76,7 +76,7 @@ def test_loss_and_gradient_are_those_of_transformers(real_model: Callable[[str],
     tokenizer = build_tokenizer(spec, chat)
     renderer = Renderer(tokenizer, chat)
     examples = [renderer.example(SYSTEM, row["question"], row["answer"]) for row in mathematics()[:3]]
-    labels = sum(sum(tokens.mask) for tokens in examples)
+    labels = sum(sum(tokens.loss_mask) for tokens in examples)
 
     plain = build_model(spec, tokenizer, seed=0)
     expected = torch.zeros(())
