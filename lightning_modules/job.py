@@ -282,7 +282,7 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
     everyone(None)
     digests = digests_of(job.source)
     require_everywhere(everyone(digests))
-    from_first(lambda: require_same(run, digests))
+    from_first(lambda: require_same(run, digests, begun=any(run.checkpoints.glob("*"))))
     data.setup("fit")
     if data.total_rows is None and job.tokens is None:
         raise ConfigError(

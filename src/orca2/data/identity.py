@@ -29,10 +29,11 @@ def changed(run: RunDirectory, digests: Mapping[str, str]) -> list[str]:
     return [name for name in digests if began.get(name, digests[name]) != digests[name]]
 
 
-def require_same(run: RunDirectory, digests: Mapping[str, str]) -> None:
-    """Take note of what a run trains on. Raises CheckpointError if it has begun with other rows."""
+def require_same(run: RunDirectory, digests: Mapping[str, str], begun: bool) -> None:
+    """Take note of what a run reads. Raises CheckpointError if it read other rows and has `begun`: it holds work
+    that rests on them."""
     began = _began(run)
-    if (names := changed(run, digests)) and any(run.checkpoints.glob("*")):
+    if begun and (names := changed(run, digests)):
         lines = (f"\n  - source {name!r}: digest {began[name]} then, {digests[name]} now" for name in names)
         raise CheckpointError(
             f"{run.key} = {run.path} holds a run that began with other rows:{''.join(lines)}\n"

@@ -20,6 +20,8 @@ from typing import Any
 
 from rich.console import Console
 
+from orca2.data.identity import changed, require_same
+from orca2.data.source import DigestedSource
 from orca2.errors import CheckpointError
 from orca2.hashing import hash64
 from orca2.option_files import quoted
@@ -58,12 +60,16 @@ def synthesize(
 
     Raises BudgetStop at a cap, Stopped after an interrupt, and the errors of `orca2.errors`.
     """
+    digests = {job.tasks.name: job.tasks.digest} if isinstance(job.tasks, DigestedSource) else {}
     with run.locked(wait=True):
         if run.open_or_resume(config, overrides) == "done":
             _show_done(run, console)
+            if changed(run, digests):
+                console.print("[bold]the questions have changed since: out_dir=<folder> asks them anew[/bold]")
             if job.push_to_hub is not None:
                 push_and_tell(run.path, job.push_to_hub, job.hub_private, console)
             return
+        require_same(run, digests, begun=any((run.path / WORK).glob(f"*/{SUMMARY}")))
     rank = RunDirectory(run.path / WORK / _account(job, job.rank), key=run.key)
     data_set = signature(config, OPERATIONAL)
     with rank.locked():

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from orca2.data import identity
 from orca2.data.files import FileSource
-from orca2.data.identity import changed, digests_of, require_everywhere, require_same
+from orca2.data.identity import changed, digests_of, require_everywhere
 from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
 from orca2.errors import CheckpointError, DataError
@@ -29,6 +30,10 @@ def run(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.open_or_resume({"seed": 1}, [])
     return run
+
+
+def require_same(run, digests):
+    identity.require_same(run, digests, begun=run.checkpoints.exists())
 
 
 def test_an_edited_file_is_refused_by_a_run_that_has_begun(mine, run):

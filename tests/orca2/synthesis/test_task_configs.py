@@ -9,7 +9,10 @@ from orca2.settings import build, compose_config
 CONF = Path(__file__).parents[3] / "conf"
 GROUPS = ("tasks", "instructions", "verification")
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-NEEDS = {"hub": ["++tasks.repo=somebody/something", f"++tasks.revision={'0' * 40}"]}
+NEEDS = {
+    "jsonl": ["++tasks.path=mine.jsonl"],
+    "hub": ["++tasks.repo=somebody/something", f"++tasks.revision={'0' * 40}"],
+}
 
 
 def built(group: str, name: str, *overrides: str) -> object:

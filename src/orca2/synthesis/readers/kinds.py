@@ -46,6 +46,20 @@ def kind_of_answers(answers: Sequence[Collection[str]]) -> tuple[AnswerKind, tup
     return "text", ()
 
 
+def kind_of_row(user: str, gold: tuple[str, ...]) -> tuple[AnswerKind, tuple[Option, ...], tuple[str, ...]]:
+    """The kind of one row by itself, its options, and its gold answers, which are labels where options are listed.
+
+    Without a gold answer it is free text, which nothing verifies.
+    """
+    if not gold:
+        return "text", (), ()
+    options = options_in(user)
+    letters = tuple(_letter(answer, options) for answer in gold)
+    if options and all(letters):
+        return "choice", options, letters
+    return kind_of_answers([gold])[0], (), gold
+
+
 def options_in(text: str) -> tuple[Option, ...]:
     """The options that a question lists one a line, as `(A) 21`, `- (A) 21`, `A) 21` or `A. 21`.
 
@@ -58,6 +72,16 @@ def options_in(text: str) -> tuple[Option, ...]:
     options = tuple(found[starts[-1] :]) if starts else ()
     letters = "".join(option.label for option in options)
     return options if len(options) >= 2 and "ABCDEFGHIJKLMNOPQRSTUVWXYZ".startswith(letters) else ()
+
+
+def _letter(answer: str, options: tuple[Option, ...]) -> str:
+    bare = answer.strip("().")
+    named = [
+        option.label
+        for option in options
+        if answer in (option.text, f"({option.label}) {option.text}") or bare == option.label
+    ]
+    return named[0] if len(named) == 1 else ""
 
 
 def _is_order(answer: str) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 from orca2.data.pinning import unpinned
 from orca2.errors import ConfigError, DataError
 from orca2.records import Rejected
-from orca2.synthesis.items import AnswerKind, Option, TaskItem
-from orca2.synthesis.readers.kinds import kind_of_answers, options_in
+from orca2.synthesis.items import TaskItem
+from orca2.synthesis.readers.kinds import kind_of_row
 from orca2.synthesis.readers.rows import (
     broken,
     items_of_lines,
@@ -118,7 +118,7 @@ def _mapper(name: str, columns: Mapping[str, Any], category: str, licence: str) 
                 return Rejected(source=name, row=f"{file}:{number}", kind="left_out", reason=reason)
         user = text_field(row, wanted.user)
         gold = tuple(answer.strip() for answer in texts_field(row, wanted.gold))
-        kind, options, gold = _checked(user, gold)
+        kind, options, gold = kind_of_row(user, gold)
         task = name if wanted.task is None else text_field(row, wanted.task)
         return TaskItem(
             id=f"{name}/{task}/{Path(file).stem}:{number}",
@@ -134,21 +134,3 @@ def _mapper(name: str, columns: Mapping[str, Any], category: str, licence: str) 
         )
 
     return item
-
-
-def _checked(user: str, gold: tuple[str, ...]) -> tuple[AnswerKind, tuple[Option, ...], tuple[str, ...]]:
-    options = options_in(user)
-    letters = tuple(_letter(answer, options) for answer in gold)
-    if options and all(letters):
-        return "choice", options, letters
-    return kind_of_answers([gold])[0], (), gold
-
-
-def _letter(answer: str, options: tuple[Option, ...]) -> str:
-    bare = answer.strip("().")
-    named = [
-        option.label
-        for option in options
-        if answer in (option.text, f"({option.label}) {option.text}") or bare == option.label
-    ]
-    return named[0] if len(named) == 1 else ""
