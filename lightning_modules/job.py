@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
+from lightning_modules.before_training import tell_of_data, tell_of_left_out
 from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
 from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
@@ -36,16 +37,14 @@ from lightning_modules.trainer import TrainerSpec
 from lightning_modules.validation import Validation
 from orca2.data.identity import changed, digests_of, require_everywhere, require_same
 from orca2.data.loader import StepShape
-from orca2.data.looking import look
 from orca2.data.packing import PackingSpec
 from orca2.data.report import list_of_rank, merge_lists, summed
-from orca2.data.source import MapSource, PinnedSource, Source
+from orca2.data.source import PinnedSource, Source
 from orca2.data.validation import ValidationSpec, validation_batches
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError, DataError
 from orca2.evaluation.benchmark import Benchmark, Group
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
-from orca2.leaks import LeakReport
 from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
@@ -59,7 +58,7 @@ from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student import StudentForLoss, cast_parameters
 from orca2.optimization import OptimizerSpec
 from orca2.ranks import everyone, from_first, here, is_first
-from orca2.records import Example, Question
+from orca2.records import Question
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory, signature
@@ -71,9 +70,6 @@ ENDLESS = 2**31
 
 NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
 """Root keys of `conf/train.yaml` that say what is done with a job, and are no fields of it."""
-
-LEAK_CHECKED_ROWS = 1_000
-"""Rows; a second of work, enough to see a habit of the teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +205,9 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
             merge_lists(run.rejected)
             own = next((name for name, text in messages.items() if text == job.erasing.inference), None)
             metrics = write_results(run, answers, counts, figures, loggers, own)
+            tell_of_left_out(
+                counts, job.strategy.name, job.packing.length, job.model.max_len, console, rejected=run.rejected
+            )
             show_results(run, answers, counts, figures, console)
             run.mark_done()
             return metrics
@@ -289,28 +288,7 @@ def open_data(job: TrainingJob, renderer: Renderer, run: RunDirectory, console: 
             f"source {job.source.name!r} does not know how many rows it has, and the learning rate follows the share "
             "of rows done: set source.rows, or tokens=… to follow the share of tokens"
         )
-    if data.survey is not None:
-        left_out = sum(data.survey.left_out.values())
-        console.print(
-            f"source {job.source.name}: {data.survey.kept:,} rows kept, {left_out:,} left out by strategy "
-            f"{job.strategy.name}",
-            highlight=False,
-        )
-    for line in look(job.source, job.strategy, job.erasing, job.thinking):
-        console.print(line, highlight=False)
-    if data.validation is not None and data.validation.taken:
-        console.print(
-            f"validation: {data.validation.taken:,} rows held out, of which {len(data.validation.rendered):,} can be "
-            f"measured; before the first step, every {job.validation.every_steps:,} and after the last",
-            highlight=False,
-        )
-    report = leak_check(job.source, job.strategy)
-    if report.checked:
-        console.print(
-            f"leak check: {report.leaked} of the first {report.checked:,} answers quote the teacher's instruction"
-            + "".join(f"\n  {identity}: {quote!r}" for identity, quote in report.examples.items()),
-            highlight=False,
-        )
+    tell_of_data(data, job.validation.every_steps, job.model.max_len, console)
     return data
 
 
@@ -328,26 +306,13 @@ def warn_of_other_rows(run: RunDirectory, source: Source, console: Console) -> N
         )
 
 
-def leak_check(source: Source, choice: StrategyChoice) -> LeakReport:
-    """Answers among the first `LEAK_CHECKED_ROWS` that quote the instruction which erasing takes away.
-
-    A student that learns such answers learns to speak of an instruction that nobody gave it. Streams are not
-    checked: reading ahead would fetch their rows twice.
-    """
-    report = LeakReport(keep=5)
-    if isinstance(source, MapSource):
-        for row in range(min(source.size, LEAK_CHECKED_ROWS)):
-            example = source.read(row, choice)
-            if isinstance(example, Example):
-                report.add(example)
-    return report
-
-
 def open_loggers(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any]) -> list[Logger]:
     """The CSV file always, W&B unless it is switched off."""
     # The same for every resume of this run directory, so that W&B continues the curve.
     identity = hashlib.sha256(f"{run.path.resolve()}\n{signature(config)}".encode()).hexdigest()[:16]
-    wandb = job.logger.build(job.name, identity, run.path, config)
+    # The stored name and group keep `${oc.env:NAME}` where the run's own hold what may be a secret.
+    group = (config.get("logger") or {}).get("group", job.logger.group)
+    wandb = replace(job.logger, group=group).build(str(config.get("name", job.name)), identity, run.path, config)
     return [RunCsvLogger(run.metrics), *([wandb] if wandb is not None else [])]
 
 

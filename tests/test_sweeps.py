@@ -125,7 +125,9 @@ def record(number: int, arm: str, seed: int, metric: float | None, state: Any = 
 
 def test_the_table_has_an_arm_a_row_with_mean_and_spread(tmp_path: Path) -> None:
     """What a sweep is read for; a failed job must not look like a result of 0."""
-    sweep = Sweep("question", tmp_path, Path("train.py"), ("erasing", "seed"), ("accuracy", "own"), "x", True)
+    sweep = Sweep(
+        "question", str(tmp_path), tmp_path, Path("train.py"), ("erasing", "seed"), ("accuracy", "own"), "x", True
+    )
     records = [
         record(0, "keep", 1, 0.25), record(1, "keep", 2, 0.75), record(2, "mix", 1, None, "failed"),
         record(3, "mix", 2, 0.5),

@@ -50,6 +50,8 @@ class Sweep:
     """What all jobs of one command share; plain values, so that a launcher can carry it to another machine."""
 
     name: str
+    run_dir: str
+    """The folder as the command line names it: what comes from the environment stays `${oc.env:NAME}`."""
     folder: Path
     script: Path
     swept: tuple[str, ...]

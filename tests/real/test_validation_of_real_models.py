@@ -50,7 +50,10 @@ def test_the_loss_before_training_is_that_of_a_plain_forward_pass(
     job = TrainingJob(**build_all(compose_config("train", overrides), leave_out=NOT_OF_THE_JOB))
     tokenizer, quiet = build_tokenizer(job.model, job.format), Console(quiet=True)
     renderer = Renderer(tokenizer, job.format)
-    data = open_data(job, renderer, RunDirectory(tmp_path / "run"), quiet)
+    run = RunDirectory(tmp_path / "run")
+    with run.locked():
+        run.open_or_resume({"seed": 1}, [])
+    data = open_data(job, renderer, run, quiet)
     assert data.validation is not None and len(data.validation.rendered) == 12
     micros = validation_batches(data.validation.rendered, job.packing, 2, renderer.pad_id)
     module = StudentModule(load_student(job, tokenizer, "sdpa", quiet), job.optimizer, data.total_rows)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import hydra
@@ -13,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from orca2.errors import ConfigError, Orca2Error
@@ -69,7 +70,7 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
             sys.exit(2)
     start = hydra.main(config_path=str(folder), config_name=root, version_base="1.3")(job)
     if sweep is not None:
-        sys.argv.append(f"hydra.sweep.dir={quoted(str(sweep.folder))}")  # Hydra's own record, multirun.yaml
+        sys.argv.append(f"hydra.sweep.dir={quoted(sweep.run_dir)}")  # Hydra's own record, multirun.yaml
         sys.exit(_run_sweep(sweep, start))
     start()
     if failed:
@@ -81,9 +82,12 @@ def job_overrides() -> list[str]:
 
     Its own overrides, where to look for options that are files, and Hydra's flags that name another config.
     """
-    given, overrides = get_args_parser().parse_args(), HydraConfig.get().overrides
+    given = get_args_parser().parse_args()
+    # As they were written: read one by one, OmegaConf would put the values of environment variables in their place.
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
     flags = [f"--{flag.replace('_', '-')}={value}" for flag in OTHER_CONFIG if (value := getattr(given, flag))]
-    return [*flags, *overrides.task, *(text for text in overrides.hydra if text.startswith("hydra.searchpath="))]
+    searched = (text for text in overrides["hydra"] if text.startswith("hydra.searchpath="))
+    return [*flags, *overrides["task"], *searched]
 
 
 def _sweep_of(
@@ -110,14 +114,19 @@ def _sweep_of(
     if "name" not in fixed:
         telling = {key: value for key, value in fixed.items() if not key.startswith((*OPERATIONAL, "debug"))}
         base.name = base.hydra.runtime.choices.get("sweeps") or grid_name(telling, swept)
+    echo = base.hydra.runtime.choices["hydra/launcher"] == "basic"
+    with open_dict(base):
+        base.pop("hydra")
+    stored = storable(base)
     return Sweep(
-        name=base.name,
+        name=stored["name"],
+        run_dir=stored["run_dir"],
         folder=Path(base.run_dir),
         script=script,
         swept=swept,
         metrics=metrics,
         invocation=uuid4().hex,
-        echo=base.hydra.runtime.choices["hydra/launcher"] == "basic",
+        echo=echo,
     )
 
 
@@ -145,7 +154,7 @@ def _start_job(sweep: Sweep, cfg: DictConfig) -> float:
     own = HydraConfig.get()
     given = dict(text.partition("=")[::2] for text in job_overrides())
     values = {key: given[key] for key in sweep.swept}
-    where = {"run_dir": quoted(str(sweep.folder / job_name(values))), "name": f"{sweep.name}/{job_name(values)}"}
+    where = {"run_dir": quoted(f"{sweep.run_dir}/{job_name(values)}"), "name": f"{sweep.name}/{job_name(values)}"}
     if OmegaConf.select(cfg, "logger.group", default="") is None:
         where["logger.group"] = sweep.name
     lines = [*(f"{key}={value}" for key, value in (given | where).items()), "hydra.mode=RUN"]

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from orca2.curriculum import stage_folder
 from orca2.errors import ConfigError
 from orca2.runs import RunDirectory
-from orca2.settings.config import check, raise_all
+from orca2.settings.config import check, raise_all, storable
 
 OVERRIDING = ("strategy", "erasing", "thinking", "packs_per_step")
 """Root keys that a stage replaces where it does not leave them at null."""
@@ -48,12 +48,13 @@ def expected_tokens(cfg: DictConfig) -> dict[str, int]:
 
 def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
     stages = cfg.curriculum.stages
-    stage, config = stages[key], cfg.copy()
+    stage, config, stored = stages[key], cfg.copy(), storable(cfg)  # its names may hold `${oc.env:NAME}`, and keep it
+    folder = Path(stored["run_dir"])
     with open_dict(config):
         config.curriculum = config.only_stage = None
-        config.name = f"{cfg.name}/{number}-{key}"
-        config.run_dir = str(stage_folder(Path(cfg.run_dir), number, key))
-        config.logger.group = cfg.logger.group or cfg.name
+        config.name = f"{stored['name']}/{number}-{key}"
+        config.run_dir = str(stage_folder(folder, number, key))
+        config.logger.group = stored["logger"]["group"] or stored["name"]
         config.source = _source(stages, key)
         for name in OVERRIDING:
             if stage.get(name) is not None:
@@ -66,7 +67,7 @@ def _stage_config(cfg: DictConfig, number: int, key: str) -> DictConfig:
         config.tokens = stage.get("tokens") or (cfg.tokens if stage.get("epochs") is None else None)
         config.epochs = stage.get("epochs") or cfg.epochs
         earlier = list(stages)[: number - 1]
-        before = earlier and RunDirectory(stage_folder(Path(cfg.run_dir), number - 1, earlier[-1]))
+        before = earlier and RunDirectory(stage_folder(folder, number - 1, earlier[-1]))
         weights = stage.get("weights") or (before and str(before.student))
         if weights:
             # Nor the `shape` of the root's weights: the first stage has added the format's tokens.

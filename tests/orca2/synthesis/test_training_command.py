@@ -50,7 +50,10 @@ def test_every_row_that_was_kept_is_used(strategy: str, tmp_path: Path, data_set
     cfg = compose_config("train", [*overrides, f"source.cache_dir={tmp_path}"])
     job = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB))
     renderer = Renderer(build_tokenizer(job.model, job.format), job.format)
-    data = open_data(job, renderer, RunDirectory(tmp_path / "run"), Console(quiet=True))
+    run = RunDirectory(tmp_path / "run")
+    with run.locked():
+        run.open_or_resume({"seed": 1}, [])
+    data = open_data(job, renderer, run, Console(quiet=True))
     assert data.survey is not None and (data.survey.kept, data.survey.left_out.total()) == (kept, 0)
     for batch in data.train_dataloader():
         data.report.add(batch)
