@@ -34,6 +34,8 @@ class ProgressLine(L.Callback):
         self._task = TaskID(0)
         self._last_plain = time.monotonic()
         self._first: tuple[float, float] | None = None
+        self._said_first = False
+        """Whether the loss of the first step stands on a plain line."""
 
     @override
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -60,11 +62,13 @@ class ProgressLine(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, StudentModule)
         if self._bar is not None:
-            self._bar.update(self._task, completed=module.progress, figures=self._figures(trainer))
-        elif self._first is not None and time.monotonic() - self._last_plain >= self.plain_every_s:
-            self._last_plain = time.monotonic()
+            self._bar.update(self._task, completed=module.progress, figures=self._figures(module))
+        elif self._first is not None and (
+            time.monotonic() - self._last_plain >= self.plain_every_s or not self._said_first
+        ):
+            self._last_plain, self._said_first = time.monotonic(), True
             self.console.print(
-                f"training {module.progress:6.1%}  left {self._left(module)}  {self._figures(trainer)}",
+                f"training {module.progress:6.1%}  left {self._left(module)}  {self._figures(module)}",
                 highlight=False,
             )
 
@@ -78,15 +82,17 @@ class ProgressLine(L.Callback):
         if self._bar is not None:
             self._bar.stop()
 
-    def _figures(self, trainer: L.Trainer) -> str:
-        latest, validation = self.accounts.latest, self.accounts.validation_loss
-        if not latest:
-            return f"step {trainer.global_step}"
-        measured = "" if validation is None else f"validation {validation:.3f}  "
-        return (
-            f"step {trainer.global_step}  loss {latest['train/loss']:.3f}  {measured}"
-            f"{latest['train/useful_tokens_per_s']:,.0f} tokens/s"
-        )
+    def _figures(self, module: StudentModule) -> str:
+        latest, validation, step = self.accounts.latest, self.accounts.validation_loss, module.trainer.global_step
+        measured = "" if validation is None else f"  validation {validation:.3f}"
+        if latest:
+            rate = latest["train/useful_tokens_per_s"]
+            return (
+                f"step {step}  loss {latest['train/loss']:.3f}{measured}  {rate:,.{0 if rate >= 10 else 1}f} tokens/s"
+            )
+        # Before the first log point, which a slow student takes minutes for: the loss of the last step alone.
+        loss = "" if module.report is None else f"  loss {module.report.loss:.3f}"
+        return f"step {step}{loss}{measured}"
 
     def _left(self, module: StudentModule) -> str:
         assert self._first is not None

@@ -24,6 +24,11 @@ def show_progress(console: Console, total: int, done: int) -> Iterator[Callable[
     yield lines.advance
 
 
+def pace(samples_per_s: float) -> str:
+    """The rate in words; of a slow student the seconds of a sample, for 0.0 samples/s tells nothing."""
+    return f"{samples_per_s:.1f} samples/s" if samples_per_s >= 1 else f"{1 / samples_per_s:.1f} s/sample"
+
+
 class _PlainLines:
     def __init__(self, console: Console, total: int, done: int) -> None:
         self._console, self._total, self._done, self._first = console, total, done, done
@@ -38,7 +43,6 @@ class _PlainLines:
         rate = (self._done - self._first) / (now - self._began)
         left = (self._total - self._done) / rate
         self._console.print(
-            f"answering {self._done:,} of {self._total:,}  {rate:.1f} samples/s  "
-            f"left {int(left // 60)}:{int(left % 60):02d}",
+            f"answering {self._done:,} of {self._total:,}  {pace(rate)}  left {int(left // 60)}:{int(left % 60):02d}",
             highlight=False,
         )
