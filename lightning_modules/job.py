@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,9 +61,12 @@ from orca2.ranks import everyone, from_first, here, is_first
 from orca2.records import Question
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
-from orca2.runs import RunDirectory, signature
+from orca2.runs import RunDirectory, atomic_write_text, signature
 from orca2.strategies import StrategyChoice
 from orca2.thinking import DROP, Thinking
+
+FAILED = "FAILED"
+"""The file in a run directory that says why the last start ended early."""
 
 ENDLESS = 2**31
 """Passes over the source of a run whose length is given in tokens."""
@@ -155,7 +158,16 @@ def open_and_run(
             warn_of_other_rows(run, job.source, console)
             console.print_json(text)
             return dict(json.loads(text))
-        return run_job(job, run, config, console)
+        from_first(lambda: (run.path / FAILED).unlink(missing_ok=True))  # of the start before
+        try:
+            return run_job(job, run, config, console)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if is_first():
+                with suppress(OSError):  # the reason may be the disk, and it is raised besides
+                    atomic_write_text(run.path / FAILED, f"{type(error).__name__}: {error}\n")
+            raise
 
 
 def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], console: Console) -> dict[str, Any]:

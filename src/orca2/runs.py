@@ -72,7 +72,7 @@ BLANK = "(not stored)"
 
 OF_A_START = ("config.yaml", "overrides.txt", "manifest.json", ".lock", "job.json", "job.log", "multirun.yaml")
 """Files that a run leaves before it has done anything."""
-WITHOUT_WORTH = ("metrics.csv", "samples.jsonl", "rejected*.jsonl")
+WITHOUT_WORTH = ("FAILED", "metrics.csv", "samples.jsonl", "rejected*.jsonl")
 """Patterns of files that are worth nothing without a checkpoint or a student beside them."""
 
 State = Literal["new", "resume", "done"]

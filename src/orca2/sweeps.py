@@ -180,7 +180,11 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
     record = replace(record, seconds=round(time.monotonic() - started, 1))
     if code == 0:
         return replace(record, state="done", metrics=_metrics(run, sweep.metrics)), stopping.asked
-    reason = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(log) or f"exit code {code}"
+    reason = (
+        f"killed by {signal.Signals(-code).name}"
+        if code < 0
+        else _failure(run) or _last_line(log) or f"exit code {code}"
+    )
     return replace(record, state="stopped" if stopping.asked else "failed", reason=reason), stopping.asked
 
 
@@ -261,6 +265,14 @@ def _metrics(run: RunDirectory, names: Sequence[str]) -> dict[str, float]:
 
 def _write(run: RunDirectory, record: JobRecord) -> None:
     atomic_write_json(run.path / "job.json", asdict(record))
+
+
+def _failure(run: RunDirectory) -> str:
+    """The first line of why a run says that it failed; empty where it says nothing."""
+    try:
+        return (run.path / "FAILED").read_text(encoding="utf-8").partition("\n")[0][:200]
+    except OSError:
+        return ""
 
 
 def _last_line(log: Path) -> str:

@@ -1,6 +1,7 @@
 """A training job as `train.py` builds it: the student that it loads, and what ends it before the export."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def test_a_run_without_a_usable_row_ends_before_its_export(epochs: int, tmp_path
     with pytest.raises(DataError, match=rf"none of {9 * epochs} rows .* {9 * epochs} too long.*rejected\.jsonl"):
         open_and_run(job, run, {"seed": 1}, [])
     assert len(run.rejected.read_text().splitlines()) == 9
+    assert re.match(rf"DataError: source jsonl: none of {9 * epochs} rows", (run.path / "FAILED").read_text())
     assert not run.student.exists() and not list(run.checkpoints.glob("step-*"))
 
 
