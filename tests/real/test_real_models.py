@@ -204,4 +204,4 @@ def test_evaluate_measures(model: str, runs: Runs) -> None:
     assert results is not None and results["procedural/cautious/n"] == 4
     records = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     if model in TINY:
-        assert {turn["answer"] for record in records for turn in record["turns"]} == {ANSWER}
+        assert {turn["output"] for record in records for turn in record["turns"]} == {ANSWER}
