@@ -30,7 +30,7 @@ _FORMS: dict[AnswerKind, re.Pattern[str]] = {
     "yes_no": re.compile(r"yes|no"),
 }
 
-_LABEL = re.compile(r"(?:Step ([1-9][0-9]*)|Explanation|Recall|Reasoning|Extract|Guess|Check):")
+_LABEL = re.compile(r"(?:Step ([1-9][0-9]{0,8})|Explanation|Recall|Reasoning|Extract|Guess|Check):")
 _LAYOUTS: dict[tuple[str, ...], str] = {
     ("Explanation",): "explain_then_answer",
     ("Recall",): "recall_then_generate",

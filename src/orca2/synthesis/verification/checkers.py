@@ -193,7 +193,7 @@ def _bare_span(text: str) -> str:
     return re.sub(r"^(?:the|a|an) ", "", text)
 
 
-_ANSWER_MARK = re.compile(r"^[\s*_#]*(?:final )?answer[\s*_]*:", re.IGNORECASE | re.MULTILINE)
+_ANSWER_MARK = re.compile(r"^[ \t*_#]*(?:final )?answer[ \t*_]*:", re.IGNORECASE | re.MULTILINE)
 
 _UNSURE = re.compile(r"\b(?:not|never|or|either|neither|maybe|perhaps|possibly|about|roughly)\b|n't\b", re.IGNORECASE)
 

@@ -24,10 +24,12 @@ LONGEST = 200
 def rational(text: str) -> Fraction | None:
     """The exact value of `3`, `-0.5`, `7/3`, `\\frac{7}{3}`, commas allowed between thousands; None for
     other text."""
+    if len(text) > LONGEST:
+        return None
     text = _FRACTION.sub(r"\1\2/\3", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)).replace("−", "-")
     # Blanks between digits stay: `3 3/19` is a mixed number, not 33/19.
     text = re.sub(r"\s*([/-])\s*", r"\1", text).strip()
-    if not _RATIONAL.fullmatch(text) or len(text) > LONGEST:
+    if not _RATIONAL.fullmatch(text):
         return None
     numerator, _, denominator = text.partition("/")
     if denominator and not int(denominator):
@@ -37,10 +39,12 @@ def rational(text: str) -> Fraction | None:
 
 def is_expression(text: str) -> bool:
     """Whether all of `text` is one expression: numbers, operators, roots and single letters."""
+    if len(text) > LONGEST:
+        return False
     rest = _COMMAND.sub(" ", text)
     words = re.findall(r"[a-z]{2,}", rest)
     mixed_number = re.search(r"\d\s+\d", text)
-    return bool(rest.strip() and len(text) <= LONGEST and _SYMBOLS.fullmatch(rest)) and not words and not mixed_number
+    return bool(rest.strip() and _SYMBOLS.fullmatch(rest)) and not words and not mixed_number
 
 
 class ExpressionChecker(Worker):
