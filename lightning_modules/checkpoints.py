@@ -30,6 +30,7 @@ from lightning_modules.accounts import Accounts
 from lightning_modules.loggers import RunCsvLogger
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
+from lightning_modules.tensorboard import RunTensorBoardLogger
 from lightning_modules.validation import Validation
 from orca2.checkpointing.folder import remove_unfinished
 from orca2.checkpointing.saving import Saver
@@ -76,7 +77,7 @@ class Checkpoints(L.Callback):
                 self.tell(f"checkpoint refused: {reason}")
         if trainer.is_global_zero:  # also without a checkpoint: the run may have died before its first
             for writer in (*trainer.loggers, *_callbacks(trainer)):
-                if isinstance(writer, RunCsvLogger | SampleAnswers):
+                if isinstance(writer, RunCsvLogger | RunTensorBoardLogger | SampleAnswers):
                     writer.keep_until(-1 if progress is None else progress["step"])
         if progress is None:
             return

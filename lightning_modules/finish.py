@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
+from lightning_modules.loggers import RunCsvLogger
 from orca2.data.report import merge_lists
 from orca2.display import loss_curve, score_table
 from orca2.erasing import Erasing
@@ -123,7 +124,7 @@ def write_results(
     atomic_write_text(samples, "".join(line + "\n" for line in lines))
     atomic_write_json(run.results, {**metrics, "samples": samples.name})
     for logger in loggers:
-        if isinstance(logger, WandbLogger):  # metrics.csv holds the curve; results.json holds these
+        if not isinstance(logger, RunCsvLogger):  # metrics.csv holds the curve; results.json holds these
             logger.log_metrics(metrics)
     return metrics
 

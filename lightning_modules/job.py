@@ -26,13 +26,15 @@ from datamodules.erased_prompts import ErasedPromptDataModule
 from lightning_modules.accounts import Accounts
 from lightning_modules.before_training import tell_of_data, tell_of_left_out
 from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
+from lightning_modules.card import write_card
 from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, require_kept, show_results, write_results
-from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing_wandb
+from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing
 from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.student import StudentModule
+from lightning_modules.tensorboard import TensorBoardSpec
 from lightning_modules.trainer import TrainerSpec
 from lightning_modules.validation import Validation
 from orca2.data.identity import changed, digests_of, require_everywhere, require_same
@@ -90,7 +92,7 @@ class TrainingJob:
     packing: PackingSpec
     optimizer: OptimizerSpec
     trainer: TrainerSpec
-    logger: WandbSpec
+    logger: WandbSpec | TensorBoardSpec
     held_out: HeldOutSpec
     validation: ValidationSpec
     epochs: int
@@ -132,6 +134,7 @@ class TrainingJob:
 
     def require_here(self) -> None:
         """Raise ConfigError for what this machine lacks, before anything is written. A plan may be for another."""
+        self.logger.require_here()
         self.trainer.require_here()
         self.lora.require(self.trainer.device, sharded=self.trainer.parallelism == "fsdp")
         if isinstance(self.source, PinnedSource) and (reasons := self.source.unpinned()):
@@ -193,7 +196,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         )
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
-    with finishing_wandb(loggers):
+    with finishing(loggers):
         steps, measured = fit(job, run, module, data, renderer, questions, loggers, console, signature(config))
         from_first(lambda: run.record("steps", steps))
         counts = summed(everyone(data.report.summary()))
@@ -203,6 +206,9 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
                 student.to(job.trainer.device)  # where bitsandbytes makes full matrices of them
             merge_adapters(student.model)
         export(student, tokenizer, renderer, job.erasing, run, console)
+        # The stored name keeps `${oc.env:NAME}` where the job's own holds what may be a secret.
+        describe = partial(write_card, job, run, str(config.get("name", job.name)), counts, steps)
+        from_first(lambda: describe({}))
         if not is_sharded(student):
             if job.lora.enabled:  # trained on a device that may have no room for master weights
                 cast_parameters(student, job.trainer.compute_dtype)
@@ -220,6 +226,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
             tell_of_left_out(
                 counts, job.strategy.name, job.packing.length, job.model.max_len, console, rejected=run.rejected
             )
+            describe(metrics)
             show_results(run, answers, counts, figures, console)
             run.mark_done()
             return metrics
@@ -264,9 +271,8 @@ def load_student(
     console.print(f"self-test passed: packed examples are {kept}, loss head is {head}", highlight=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    console.print(
-        f"student: {parameters:,} parameters, {trained:,} trained, activation checkpointing {mode}", highlight=False
-    )
+    recomputed = f"activation checkpointing {mode}"
+    console.print(f"student: {parameters:,} parameters, {trained:,} trained, {recomputed}", highlight=False)
     return student
 
 
@@ -319,13 +325,13 @@ def warn_of_other_rows(run: RunDirectory, source: Source, console: Console) -> N
 
 
 def open_loggers(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any]) -> list[Logger]:
-    """The CSV file always, W&B unless it is switched off."""
+    """The CSV file always, W&B unless it is switched off, or TensorBoard's files."""
     # The same for every resume of this run directory, so that W&B continues the curve.
     identity = hashlib.sha256(f"{run.path.resolve()}\n{signature(config)}".encode()).hexdigest()[:16]
     # The stored name and group keep `${oc.env:NAME}` where the run's own hold what may be a secret.
     group = (config.get("logger") or {}).get("group", job.logger.group)
-    wandb = replace(job.logger, group=group).build(str(config.get("name", job.name)), identity, run.path, config)
-    return [RunCsvLogger(run.metrics), *([wandb] if wandb is not None else [])]
+    other = replace(job.logger, group=group).build(str(config.get("name", job.name)), identity, run.path, config)
+    return [RunCsvLogger(run.metrics), *([other] if other is not None else [])]
 
 
 def fit(

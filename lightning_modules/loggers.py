@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
 from orca2.appending import append_whole, unwritten_is_a_warning
@@ -137,6 +137,9 @@ class WandbSpec:
         if self.mode not in ("auto", "online", "offline", "off"):
             raise ConfigError(f"logger.mode = {self.mode!r}: one of auto, online, offline, off")
 
+    def require_here(self) -> None:
+        """Nothing: W&B comes with this package."""
+
     def build(self, run_name: str, run_id: str, folder: Path, config: Mapping[str, Any]) -> WandbLogger | None:
         """The logger, with the run's configuration attached; None when W&B is off.
 
@@ -185,8 +188,8 @@ class WandbSpec:
 
 
 @contextmanager
-def finishing_wandb(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Close the W&B run after the block, as failed where it raised.
+def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Close the W&B run after the block, as failed where it raised, and event files.
 
     Else the next job of a sweep in this process would write into it (wandb #1314).
     """
@@ -199,6 +202,8 @@ def finishing_wandb(loggers: Sequence[Logger]) -> Iterator[None]:
             if isinstance(logger, WandbLogger):
                 with lost_wandb_is_a_warning():
                     logger.experiment.finish(exit_code=exit_code)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.close()
         if _lost:  # else its hook at the end of the program fails as well, with a traceback
             with suppress(OSError, wandb.errors.Error):
                 wandb.teardown()

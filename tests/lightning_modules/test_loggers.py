@@ -8,7 +8,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_modules import loggers
-from lightning_modules.loggers import RunCsvLogger, RunWandbLogger, WandbSpec, finishing_wandb
+from lightning_modules.loggers import RunCsvLogger, RunWandbLogger, WandbSpec, finishing
 from orca2.errors import ConfigError
 
 
@@ -55,7 +55,7 @@ def test_without_a_key_a_run_is_written_offline(tmp_path: Path, monkeypatch: pyt
         logger = WandbSpec(name="test", mode="auto", project="p").build(run, f"id{run}", tmp_path, {"seed": 1})
         assert logger is not None
         logger.log_metrics({"train/loss": 1.0}, step=1)
-        with finishing_wandb([logger]):
+        with finishing([logger]):
             pass
     written = sorted(path.name.rsplit("-", 1)[1] for path in (tmp_path / "wandb").glob("offline-run-*"))
     assert written == ["idone", "idtwo"]
@@ -96,9 +96,9 @@ def test_a_failed_run_does_not_show_as_finished(monkeypatch: pytest.MonkeyPatch)
     """W&B would list a run that died as one whose results can be compared."""
     monkeypatch.setattr(Silent, "ended", [])
     logger = WandbLogger(experiment=Silent.__new__(Silent))
-    with pytest.raises(KeyError), finishing_wandb([logger]):
+    with pytest.raises(KeyError), finishing([logger]):
         raise KeyError
-    with finishing_wandb([logger]):
+    with finishing([logger]):
         pass
     assert Silent.ended == [1, 0]
 
@@ -117,7 +117,7 @@ def test_a_lost_wandb_costs_no_run(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     """SLURM's SIGTERM ends W&B's process first: the run died of it in the step after which it would have saved."""
     monkeypatch.setattr(loggers, "_lost", False)
     logger = RunWandbLogger(experiment=Gone.__new__(Gone))
-    with finishing_wandb([logger]):
+    with finishing([logger]):
         logger.log_metrics({"train/loss": 1.0}, 1)
         logger.log_text("samples", columns=["step"], data=[["1"]])
     assert capsys.readouterr().err.count("W&B's process has ended (Connection lost)") == 1
