@@ -49,14 +49,12 @@ OPERATIONAL = (
     "validation.every_steps",
     "out_dir",
     "processes",
-    "backend.batch_tokens",
-    "backend.batch_prompts",
-    "backend.base_url",  # part of each record's key, so that the answers of two servers are not mixed
-    "backend.api_key_env",
-    "backend.concurrency",
-    "backend.retries",
-    "backend.timeout_s",
-)
+    # An address is part of each record's key, so that the answers of two servers are not mixed.
+    *(f"backend.{key}" for key in (
+        "batch_tokens", "batch_prompts", "base_url", "api_key_env", "concurrency", "requests_per_minute",
+        "tokens_per_minute", "retries", "first_wait_s", "longest_wait_s", "timeout_s",
+    )),
+)  # fmt: skip
 """Keys (and all below them) that say where and how a run is computed, not what it computes."""
 
 DEPENDENCIES = (

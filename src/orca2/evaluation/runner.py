@@ -21,7 +21,7 @@ from orca2.evaluation.context import fit_to_context
 from orca2.evaluation.plan import Plan
 from orca2.evaluation.ranks import Rank
 from orca2.evaluation.records import AnsweredTurn, RecordWriter, SampleRecord, read_records, to_line
-from orca2.generation import Backend, Chat
+from orca2.generation import Backend, Chat, Unanswered
 from orca2.records import Turn
 from orca2.runs import atomic_write_text
 
@@ -90,15 +90,20 @@ def answer_missing(
     """Ask this rank's share of what is not known, cell by cell. `on_done` is called after each sample.
 
     Raises:
+        Unanswered: some samples have no answer, and all others do.
         ModelError: the backend cannot go on; DataError: the records cannot be written. What is done is kept.
     """
+    unanswered: list[Unanswered] = []
     known = frozenset(known)
     mine = [one for one in asked[rank.index :: rank.count] if one.key not in known]
     with RecordWriter(folder / SHARDS / f"{rank.index}.jsonl") as writer:
         for cell in _cells(mine):
-            for record in _answer_cell(cell, backend):
+            for record in _answer_cell(cell, backend, unanswered):
                 writer.write(record)
                 on_done()
+    if unanswered:
+        others = f" (and so in {len(unanswered) - 1} more parts of the plan)" if len(unanswered) > 1 else ""
+        raise Unanswered(f"{unanswered[0]}{others}")
 
 
 def merge(asked: list[Asked], folder: Path) -> list[SampleRecord]:
@@ -132,19 +137,24 @@ def _cells(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
         yield cell
 
 
-def _answer_cell(cell: list[Asked], backend: Backend) -> Iterator[SampleRecord]:
-    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered."""
+def _answer_cell(cell: list[Asked], backend: Backend, unanswered: list[Unanswered]) -> Iterator[SampleRecord]:
+    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; what has
+    no answer is left out, and its error goes to `unanswered`.
+    """
     pending = [_Pending(one) for one in cell]
     while pending:
         chats, cuts = zip(*(_next_chat(one, backend) for one in pending), strict=True)
         waiting = []
-        for index, reply in backend.answer(chats):
-            one = pending[index]
-            one.turns.append(AnsweredTurn.of(chats[index], reply, cuts[index]))
-            if len(one.turns) < len(one.asked.sample.turns):
-                waiting.append(index)
-            else:
-                yield _record(one)
+        try:
+            for index, reply in backend.answer(chats):
+                one = pending[index]
+                one.turns.append(AnsweredTurn.of(chats[index], reply, cuts[index]))
+                if len(one.turns) < len(one.asked.sample.turns):
+                    waiting.append(index)
+                else:
+                    yield _record(one)
+        except Unanswered as error:
+            unanswered.append(error)
         pending = [pending[index] for index in sorted(waiting)]
 
 

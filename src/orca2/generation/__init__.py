@@ -10,6 +10,7 @@ from orca2.generation.protocol import (
     Generator,
     Reply,
     StudentFiles,
+    Unanswered,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Generator",
     "Reply",
     "StudentFiles",
+    "Unanswered",
 ]

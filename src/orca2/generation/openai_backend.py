@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any
 
 from orca2.errors import ConfigError, ModelError
-from orca2.generation.protocol import Backend, Chat, FinishReason, Format, Reply, StudentFiles
+from orca2.generation.protocol import Backend, Chat, FinishReason, Format, Reply, StudentFiles, Unanswered
 from orca2.serving import outcomes
 from orca2.serving.client import Call, Server, require_package
 from orca2.serving.limits import Gate, Limits
@@ -188,7 +188,7 @@ class _Answers:
         for kind, count in self._kinds.most_common():
             log.warning("%d prompts had no whole answer: %s", count, kind)
         if self._failed:
-            raise self._error(f"{len(self._failed)} of {len(self._chats)} prompts have no answer")
+            raise Unanswered(self._message(f"{len(self._failed)} of {len(self._chats)} prompts have no answer"))
 
     async def _one(self, index: int, call: Call, gate: Gate) -> None:
         chat = self._chats[index]
@@ -231,7 +231,7 @@ class _Answers:
                 self._failed.append(judged.reason)
                 self._in_a_row += 1
                 if self._in_a_row >= FAILED_IN_A_ROW:
-                    raise self._error(f"{self._in_a_row} prompts in a row have no answer")
+                    raise ModelError(self._message(f"{self._in_a_row} prompts in a row have no answer"))
                 return None
             reason = _REASONS.get(judged.kind, "refused" if judged.kind == "filtered" else "stop")
             if judged.kind != "truncated":  # the report has a column for those
@@ -248,8 +248,8 @@ class _Answers:
             seconds=seconds,
         )
 
-    def _error(self, what: str) -> ModelError:
-        return ModelError(
+    def _message(self, what: str) -> str:
+        return (
             f"{self._backend.speaker.name} at {self._spec.base_url}: {what}: {self._failed[-1]}; check the server, and "
             "give the same command again: what was answered is kept, only the rest is asked"
         )

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from orca2.errors import ModelError
 from orca2.records import Turn
 from orca2.rendering import ChatFormat, TemplateFormat
 
@@ -71,6 +72,10 @@ class Reply:
     """What the model thought before it answered, where a server sends it apart from the text; no part of `text`."""
 
 
+class Unanswered(ModelError):
+    """Some chats have no answer, and all others were yielded: what else there is to ask can still be asked."""
+
+
 class Backend(Protocol):
     """Something that answers chats."""
 
@@ -92,7 +97,8 @@ class Backend(Protocol):
         """(index in `chats`, reply) for every chat, as soon as it is there, in any order.
 
         Raises:
-            ModelError: the model cannot answer, such as a server that does not come back. Replies that were
+            Unanswered: a server has no answer to some chats.
+            ModelError: the model cannot answer at all, such as a server that does not come back. Replies that were
                 yielded before stay valid.
         """
         ...

@@ -76,7 +76,7 @@ def test_template_supplies_the_default_system_message(
 def test_template_refuses_unknown_roles(prepared: PreTrainedTokenizerFast) -> None:
     """Prevents a prompt with roles that no student was trained on."""
     with pytest.raises(Exception, match="others by user or assistant"):
-        prepared.apply_chat_template([{"role": "tool", "content": "4"}])
+        prepared.apply_chat_template([{"role": "critic", "content": "4"}])
 
 
 def test_saved_tokenizer_keeps_its_identity(
