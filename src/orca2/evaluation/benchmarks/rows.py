@@ -35,8 +35,12 @@ class Layout:
     """Column that the kind of answer knows -> path in the row."""
 
     @classmethod
-    def read(cls, benchmark: str, name: str, entries: Mapping[str, str], known: frozenset[str]) -> "Layout":
-        """A layout from its YAML entries. Raises ConfigError for a key that is neither a setting nor a known column."""
+    def read(cls, benchmark: str, name: str, stated: Mapping[str, str | None], known: frozenset[str]) -> "Layout":
+        """A layout from its YAML entries; null is as good as none.
+
+        Raises ConfigError for a key that is neither a setting nor a known column.
+        """
+        entries = {key: value for key, value in stated.items() if value is not None}
         reserved = _HUB if "hub" in entries else _FILES
         where = f"benchmark {benchmark!r}, layout {name!r}"
         if ("hub" in entries) == ("files" in entries):
@@ -47,7 +51,7 @@ class Layout:
         form = entries.get("form", "flat")
         if form not in FORMS:
             raise ConfigError(f"{where}: unknown form {form!r}; allowed are {sorted(FORMS)}")
-        settings = {key: value for key, value in entries.items() if key in reserved and value is not None}
+        settings = {key: value for key, value in entries.items() if key in reserved}
         settings["form"] = form
         return cls(name, settings, {key: value for key, value in entries.items() if key in known})
 

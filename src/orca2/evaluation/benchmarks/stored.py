@@ -37,7 +37,7 @@ class StoredBenchmark:
     """Template of the first user turn; `{places}` are those of the kind."""
     tasks: Mapping[str, str]
     """Task -> its name in file names and hub configs, which layouts write `{name}`."""
-    layouts: Mapping[str, Mapping[str, str]]
+    layouts: Mapping[str, Mapping[str, str | None]]
     """In order of preference: for a task, the first whose files exist; without a folder, the first on the hub."""
     shuffle: bool = False
     """Order options by a seed made of the sample's id; needed where a source puts the right one first."""
