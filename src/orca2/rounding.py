@@ -46,8 +46,10 @@ class RoundingAdamW(torch.optim.AdamW):
     @override
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Without a closure, which nothing here gives."""
-        assert closure is None
+        """One step. `closure` is called first and its result is not used: Lightning gives one that does nothing."""
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
         parameters = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
         for number, (group, parameter) in enumerate(parameters):
             if parameter.grad is None:

@@ -11,6 +11,7 @@ from lightning_modules.carried import CarriedOptimizer
 from orca2.checkpointing.folder import checkpoints_in
 from orca2.checkpointing.shards import training_tensors
 from orca2.errors import CheckpointError, TrainingError
+from orca2.modelling.student import cast_parameters
 
 # fp32 sums in another order; the weights are of order 0.02 to 1 and each step moves them by about 1e-3.
 TOLERANCE = 2e-5
@@ -34,10 +35,17 @@ def test_workers_change_nothing(make_fit: Callable[..., Any]) -> None:
     assert alone.recorder.losses == helped.recorder.losses
 
 
-def test_resume_is_exact_to_the_bit(make_fit: Callable[..., Any]) -> None:
-    """A resumed run that replays or skips data, or forgets the optimizer, has another loss sequence."""
-    whole = make_fit().run(every=3)
-    stopped = make_fit()
+def of_dtype(dtype: torch.dtype, fit: Any) -> Any:
+    """The fit with weights in `dtype`; bf16 ones have the optimizer that rounds at random."""
+    cast_parameters(fit.module.student, dtype)
+    return fit
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_resume_is_exact_to_the_bit(weights: torch.dtype, make_fit: Callable[..., Any]) -> None:
+    """A resumed run that replays or skips data, or forgets optimizer or rounding, has another loss sequence."""
+    whole = of_dtype(weights, make_fit()).run(every=3)
+    stopped = of_dtype(weights, make_fit())
 
     class StopAfter(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -48,7 +56,7 @@ def test_resume_is_exact_to_the_bit(make_fit: Callable[..., Any]) -> None:
         stopped.run(StopAfter(), every=3)
     newest = checkpoints_in(stopped.folder / "checkpoints")[-1]
     assert newest.name == "step-00000003"
-    resumed = make_fit().run(resume=newest.parent)
+    resumed = of_dtype(weights, make_fit()).run(resume=newest.parent)
     assert resumed.recorder.ids == whole.recorder.ids[3:]
     assert resumed.recorder.losses == whole.recorder.losses[3:]
     for name, weight in whole.weights.items():
