@@ -13,5 +13,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     # Lightning calls a deprecated alias of torch in every batch; nothing a user can do.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # On every machine with SLURM, for runs that are meant to be outside of it.
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
     # On every save and load of a checkpoint in a single process, where it is as it should be.
     warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")

@@ -56,9 +56,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def storable(cfg: DictConfig, leave_out: Collection[str] = ()) -> dict[str, Any]:
     """As `plain`, but what comes from the environment stays `${oc.env:NAME}`: it may be a secret.
 
-    `leave_out`: root keys that change nothing in what is stored with the config.
-
     A trainer's precision is stored as what it is here: `auto` on another machine may be another computation.
+    `leave_out`: root keys that change nothing in what is stored. What a plan may leave out stays missing.
     """
     cfg = _untyped_copy(cfg)
     if cfg.get("trainer"):
@@ -66,7 +65,8 @@ def storable(cfg: DictConfig, leave_out: Collection[str] = ()) -> dict[str, Any]
     for node, key, raw, _ in _leaves(cfg):
         if isinstance(raw, str) and "${oc.env:" in raw:
             node[key] = raw.replace("${oc.env:", r"\${oc.env:")
-    return {key: value for key, value in plain(cfg).items() if key not in leave_out}
+    resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return {key: value for key, value in resolved.items() if key not in leave_out}
 
 
 def _learning_rate(cfg: DictConfig) -> float:
