@@ -33,6 +33,7 @@ from lightning_modules.finish import ask_held_out, export, require_kept, show_re
 from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing
 from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
+from lightning_modules.space import require_space
 from lightning_modules.student import StudentModule
 from lightning_modules.tensorboard import TensorBoardSpec
 from lightning_modules.trainer import TrainerSpec
@@ -186,6 +187,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     data = open_data(job, renderer, run, console)
     L.seed_everything(job.seed, verbose=False)
     student = load_student(job, tokenizer, kernel, console)
+    from_first(lambda: require_space(student, run.path))
     module = StudentModule(student, job.optimizer, data.total_rows, job.tokens)
     questions = held_out_questions(job.held_out, job.source)
     if not questions:

@@ -1,14 +1,18 @@
-"""What is said, before and after a run, of rows that do not train."""
+"""What is said of rows that do not train, and what is refused before a run trains."""
 
 import json
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from torch import nn
 
 from lightning_modules.before_training import tell_of_left_out
 from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, open_and_run, open_data
+from lightning_modules.space import require_space
+from orca2.errors import ConfigError
 from orca2.modelling.build import build_tokenizer
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory
@@ -84,3 +88,21 @@ def test_the_end_says_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "50% of the rows do not train (30 of 60 looked at)" in printed
     end = printed[printed.index("exported to") :].splitlines()
     assert end[1].startswith("50% of the rows did not train (30 of 60)"), "before the table and the curve"
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk was found when the student was exported, after all hours of training."""
+    student = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 1000, bias=False).requires_grad_(False))
+    need = 3 * 12_000_000 + 8_000_000  # three checkpoints of the trained half with two moments, and all weights once
+
+    def room(free: int) -> None:
+        monkeypatch.setattr("lightning_modules.space.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+
+    room(need)
+    require_space(student, tmp_path)
+    room(need - 1000)
+    with pytest.raises(ConfigError, match=r"has 0\.0 GB of room, and this run needs 0\.0 GB: 3 checkpoints of 0\.0 GB"):
+        require_space(student, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights.safetensors").write_bytes(bytes(1000))  # a resumed run replaces it
+    require_space(student, tmp_path)

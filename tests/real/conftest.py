@@ -21,6 +21,10 @@ from tests.real.make_real_models import FOLDER, MODELS
 from tests.real.runs import CASES, run_job
 
 WORKER = Path(__file__).with_name("worker.py")
+RANKS_TIMEOUT_S = 1500
+"""Seconds for all jobs of two ranks together: twelve trainings, of which two have real weights."""
+NEVER = "checkpoint_every_steps=100000"
+"""Only a run that is killed needs checkpoints on its way; of a large vocabulary each is 100 MB."""
 
 
 @pytest.fixture(scope="session")
@@ -50,22 +54,22 @@ class Runs:
     @cached_property
     def one(self) -> dict[str, Path]:
         """Trained on one device, in this process."""
-        return {model: self._here(model, "one", "trainer=cpu") for model in self.models}
+        return {model: self._here(model, "one", "trainer=cpu", NEVER) for model in self.models}
 
     @cached_property
     def lora(self) -> dict[str, Path]:
         """Trained with adapters, which are merged."""
-        return {model: self._here(model, "lora", "trainer=cpu", "lora=default") for model in self.models}
+        return {model: self._here(model, "lora", "trainer=cpu", "lora=default", NEVER) for model in self.models}
 
     @cached_property
     def in_two_processes(self) -> dict[str, dict[str, Path]]:
         """Trained by two ranks, as copies (ddp) and cut in halves (fsdp)."""
         jobs = {
-            f"{model}-{trainer}": self._job(model, trainer, f"trainer={trainer}", "trainer.accelerator=cpu")
+            f"{model}-{trainer}": self._job(model, trainer, f"trainer={trainer}", "trainer.accelerator=cpu", NEVER)
             for model in self.models
             for trainer in ("ddp", "fsdp")
         }
-        run_ranks(2, WORKER, "ranks", str(self._listed("ranks", jobs)))
+        run_ranks(2, WORKER, "ranks", str(self._listed("ranks", jobs)), timeout_s=RANKS_TIMEOUT_S)
         return {
             trainer: {model: self._without_error(f"{model}-{trainer}") for model in self.models}
             for trainer in ("ddp", "fsdp")

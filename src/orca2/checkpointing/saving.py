@@ -35,6 +35,9 @@ from orca2.checkpointing.shards import ShardWriter, first_failure, load_tensors,
 from orca2.errors import CheckpointError
 from orca2.ranks import WORK_TIMEOUT, everyone, here
 
+KEPT = 2
+"""Checkpoints that stay: the newest, and the one before in case that the newest is damaged."""
+
 
 class Saver:
     """Saves and loads the checkpoints of one folder. Every method is called by all ranks together.
@@ -42,7 +45,7 @@ class Saver:
     `signature` names the config: a checkpoint with another one is refused.
     """
 
-    def __init__(self, folder: Path, signature: str, keep: int = 2) -> None:
+    def __init__(self, folder: Path, signature: str, keep: int = KEPT) -> None:
         self.folder = folder
         self.signature = signature
         self.keep = keep
