@@ -1,6 +1,8 @@
 """What tests that start other processes share: a small student, their environment, a process group."""
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,9 +19,20 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "
 OFFLINE = ENVIRONMENT | {"WANDB_MODE": "offline"}
 """W&B runs are written, so that they can be counted; nothing is sent."""
 
+HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The model of the README that has to come from the hub, or from `make real`."""
 
-def run_ranks(ranks: int, script: Path, *arguments: str) -> None:
-    """Start a script as each rank of a process group, and wait until all ended well."""
+
+def readme_commands() -> list[list[str]]:
+    """The python commands in the bash blocks of the README, in order, as lists of words without comments."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
+
+
+def run_ranks(ranks: int, script: Path, *arguments: str, timeout_s: float = 400) -> None:
+    """Start a script as each rank of a process group, and wait until all ended well, for `timeout_s` each at most."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,7 +47,7 @@ def run_ranks(ranks: int, script: Path, *arguments: str) -> None:
         for rank in range(ranks)
     ]
     try:
-        errors = [process.communicate(timeout=400)[1] for process in processes]
+        errors = [process.communicate(timeout=timeout_s)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
