@@ -216,8 +216,8 @@ def smaller(script: str, arguments: list[str], folder: Path) -> list[str]:
 @pytest.mark.timeout(1200)
 def test_the_readme_commands(tmp_path: Path) -> None:
     """A README whose commands fail is worse than none; each is run as written, one after the other, only smaller."""
-    row = {"question": "What is 2 + 2?", "answer": "2 + 2 is 4.\n#### 4", "user": "Hi", "system": ""}
-    for name in ("train.jsonl", "mine.jsonl"):
+    row = {"question": "What is 2 + 2?", "answer": "2 + 2 is 4.\n#### 4", "user": "Hi", "system": "", "reasoning": "Hm"}
+    for name in ("train.jsonl", "mine.jsonl", "traces.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for _ in range(30)))
     for script, *arguments in readme_commands():
         if any(HUB_MODEL in text for text in arguments):

@@ -15,12 +15,12 @@ Memory is bounded by the window, whatever the number of items. Retries are a loo
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orca2.serving.limits import Gate
-from orca2.serving.outcomes import NO_USAGE, Failure, Reply, Trouble, Usage, accepted
+from orca2.serving.outcomes import NO_USAGE, Failure, FailureKind, Reply, Trouble, Usage, accepted
 from orca2.serving.retries import Retry
 from orca2.synthesis.budget import Budget, BudgetStop, Purse, Reservation, Spending, check_price, expected_tokens
 from orca2.synthesis.cache import Cache
@@ -58,8 +58,16 @@ class Tally:
 class Asking:
     """An opened teacher with its cache, budget and gate. Made by `asking`; used in one event loop."""
 
-    def __init__(self, teacher: Teacher, answer: Answer, cache: Cache, purse: Purse, retry: Retry) -> None:
-        self._teacher, self._answer, self._retry = teacher, answer, retry
+    def __init__(
+        self,
+        teacher: Teacher,
+        answer: Answer,
+        cache: Cache,
+        purse: Purse,
+        retry: Retry,
+        evidence: Collection[FailureKind] = (),
+    ) -> None:
+        self._teacher, self._answer, self._retry, self._evidence = teacher, answer, retry, evidence
         self._cache, self._purse = cache, purse
         self._gate = Gate(teacher.limits)
         self._under_way: dict[str, asyncio.Future[Reply | Failure]] = {}
@@ -216,7 +224,7 @@ class Asking:
             self.tally.answered += 1
             return
         self.tally.failures[judged.kind] += 1
-        failures = sum(self.tally.failures.values())
+        failures = sum(count for kind, count in self.tally.failures.items() if kind not in self._evidence)
         if self.tally.answered == 0 and failures >= FIRST_OUTCOMES and not self._has_worked():
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.tally.failures.most_common())
             raise TeacherError(
@@ -244,11 +252,13 @@ async def asking(
     run: str = "default",
     retry: Retry | None = None,
     ended: Sequence[str] = (),
+    evidence: Collection[FailureKind] = (),
 ) -> AsyncIterator[Asking]:
     """Open a teacher for one run.
 
     `run` names what the budget is for; its spending is summed over all processes that worked on it. `ended` are runs
-    that will not go on, and whose batch jobs may hold answers to the same requests.
+    that will not go on, and whose batch jobs may hold answers to the same requests. `evidence` are failures that tell
+    something of the teacher as it is measured, however many: they do not stop the run as those of a useless one do.
 
     Raises:
         ConfigError: the teacher or the budget cannot be used as configured.
@@ -257,7 +267,7 @@ async def asking(
     check_price(budget, teacher.price, teacher.model)
     async with teacher.open(cache, (run, *ended)) as answer:
         # Made now, because opening may have settled calls of earlier processes.
-        yield Asking(teacher, answer, cache, Purse(budget, teacher.price, cache, run), retry or Retry())
+        yield Asking(teacher, answer, cache, Purse(budget, teacher.price, cache, run), retry or Retry(), evidence)
 
 
 async def _ordered(items: Iterator[Any], work: Any, window: int) -> AsyncGenerator[asyncio.Task[Any], None]:

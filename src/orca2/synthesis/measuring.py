@@ -46,6 +46,9 @@ from orca2.synthesis.verification.presets import Verification
 PASSING: frozenset[FailureKind] = frozenset({"exhausted", "invalid", "missing"})
 """Failures of the server or the settings, not of the strategy: as evidence they would call it bad for good."""
 
+FINDINGS: tuple[FailureKind, ...] = ("truncated",)
+"""A weak student that ends no answer has been measured; a server that gives none has not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredStrategy:
@@ -177,7 +180,8 @@ class Measurement:
         async with AsyncExitStack() as stack:
             verifier = stack.enter_context(Verifier(self.timeout))
             for name, teacher, budget, account in self._judges(run):
-                asked = await stack.enter_async_context(asking(teacher, self.cache, budget, account, self.retry))
+                opened = asking(teacher, self.cache, budget, account, self.retry, evidence=FINDINGS)
+                asked = await stack.enter_async_context(opened)
                 answering = Answering(teacher, plan, verifier, ())
                 judges[name] = AskedJudge(asked, answering, self.instructions, self.strategy.members, line)
             return await self.strategy.selection.run(groups, judges, line.rounds if line is not None else None)
