@@ -7,9 +7,7 @@ from torch import nn
 
 from orca2.checkpointing.saving import KEPT
 from orca2.errors import ConfigError
-
-ADAM_STATES = 2
-"""Moments that a checkpoint holds beside each trained weight."""
+from orca2.planning.memory import ADAM_STATES
 
 
 def require_space(student: nn.Module, run: Path) -> None:
