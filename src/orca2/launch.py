@@ -44,6 +44,9 @@ PATIENCE_S = 10
 LAST_S = 3
 """Seconds that the first rank of srun lives on after a clean stop: `--kill-on-bad-exit` kills what still runs."""
 
+SIGNAL_S = 2
+"""Seconds within which a signal that was sent to all ranks has reached each."""
+
 _HEAD = "ORCA2_HEAD"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -185,7 +188,11 @@ def _stopping_on_sigterm() -> Iterator[None]:
     with _signals_kept():
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)
-        yield
+        try:
+            yield
+        except RuntimeError:  # torch's, where the signal reached another rank first and the connection to it closed
+            time.sleep(SIGNAL_S if here().world > 1 else 0)  # `stop` interrupts it
+            raise
 
 
 def _code_of_rank(code: object) -> Any:

@@ -10,7 +10,7 @@ their own, whose time-out allows for hours of downloading or exporting on one ra
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -119,7 +119,7 @@ def everyone(value: Value) -> list[Value]:
 def from_first(work: Callable[[], Value]) -> Value:
     """What `work` returns on rank 0, on every rank; the others wait for it.
 
-    An error on rank 0 is raised there; the others raise RankError and do not hang.
+    What rank 0 raises is raised there. The others raise RankError after an error, and the same SystemExit after a stop.
     """
     if _control is None:
         return work()
@@ -127,13 +127,17 @@ def from_first(work: Callable[[], Value]) -> Value:
         told: list[Any] = [None]
         dist.broadcast_object_list(told, src=0, group=_control)
         result, error = told[0]
+        if isinstance(error, SystemExit):
+            raise error
         if error is not None:
             raise RankError(error)
         return result  # type: ignore[no-any-return]
     try:
         result = work()
     except BaseException as error:
-        dist.broadcast_object_list([(None, f"{type(error).__name__} on rank 0: {error}")], src=0, group=_control)
+        told = [(None, error if isinstance(error, SystemExit) else f"{type(error).__name__} on rank 0: {error}")]
+        with suppress(RuntimeError):  # the others may be gone, stopped by the same signal
+            dist.broadcast_object_list(told, src=0, group=_control)
         raise
     dist.broadcast_object_list([(result, None)], src=0, group=_control)
     return result

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,47 @@ def test_a_sigterm_before_the_fit_ends_with_the_code_of_a_stop() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert stopped.value.code == launch.STOPPED
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+STOPPED_RANK = """
+import os, signal, time
+from threading import Timer
+from orca2.launch import reporting
+from orca2.ranks import everyone, from_first, here, joined
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def stopped(after=0.0):
+    time.sleep(after)
+    terminate()
+    time.sleep(60)
+
+with reporting(), joined("cpu"):
+    everyone(None)
+    {first} if here().rank == 0 else {second}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("from_first(lambda: stopped(1.0))", "stopped()"),  # the other rank is gone when this one tells it
+        ("from_first(stopped)", "from_first(stopped)"),  # the other rank waits, and its own signal is late
+        ("(Timer(0.5, terminate).start(), everyone(1))", "stopped()"),  # the connection closes before the signal comes
+    ],
+)
+def test_ranks_that_are_stopped_at_different_points_all_end_as_stopped(first: str, second: str) -> None:
+    """srun signals all tasks; the one that was telling the others something ended with a traceback and code 1, so SLURM
+    took the job for failed and did not put it back into the queue."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    script = STOPPED_RANK.format(first=first, second=second)
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", script], env={**common, "RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=60)[1].decode() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [launch.STOPPED, launch.STOPPED], said
