@@ -7,7 +7,7 @@ student, user or setting needs another out_dir.
     python converse.py backend=hf student=runs/mine teacher=openai teacher.model=<name>
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -19,14 +19,14 @@ from typing import Any
 from rich.console import Console
 
 from lightning_modules.quiet import quiet_libraries
-from orca2.evaluation.folder import open_folder
+from orca2.asking.budget import Budget
+from orca2.evaluation.judging.conversing import OPERATIONAL, hold
+from orca2.evaluation.judging.scenarios import Scenario, situations
 from orca2.evaluation.progress import show_progress
+from orca2.evaluation.results_folder import open_folder
 from orca2.evaluation.runner import SAMPLES
-from orca2.judging.conversations import OPERATIONAL, hold
-from orca2.judging.scenarios import Scenario, situations
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
-from orca2.synthesis.budget import Budget
 from orca2.terminal import visible
 
 

@@ -6,7 +6,7 @@ The same command again resumes an evaluation that was stopped or killed, and sho
     python evaluate.py student=<hub id> format=own messages=empty benchmark=gsm8k limit=100    # a model of others
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from lightning_modules.quiet import quiet_libraries
-from orca2.evaluation.job import EvaluationJob, run_evaluation
+from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.settings import build_all, job_overrides, run_main, storable
 
 

@@ -6,7 +6,7 @@ Writes one task a benchmark and prints the command that measures a student with 
     python export_tasks.py benchmark=arc_easy limit=200
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from orca2.evaluation.benchmark import flatten
 from orca2.evaluation.lm_eval_tasks import command, export_tasks
-from orca2.evaluation.plan import make_plan
+from orca2.evaluation.sample_plan import make_plan
 from orca2.settings import build_all, run_main
 
 

@@ -7,7 +7,7 @@ same command again pays for nothing twice. The report of the folder is written a
     python judge.py out_dir=<folder of one student> against=<folder of another> teacher=openai teacher.model=<name>
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -18,14 +18,14 @@ from typing import Any
 
 from rich.console import Console
 
+from orca2.asking.budget import Budget
 from orca2.errors import ConfigError
+from orca2.evaluation.judging.judge_pass import judge, questions
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.load import load_run, run_name
 from orca2.evaluation.report.write import MARKDOWN, add_judged, write_report
 from orca2.evaluation.verdicts import VERDICTS, read_verdicts, renewed, write_verdicts
-from orca2.judging.judge import judge, questions
 from orca2.settings import build_all, run_main
-from orca2.synthesis.budget import Budget
 
 
 def main(cfg: Any) -> None:

@@ -7,7 +7,7 @@ example is packed into.
     python show.py source=jsonl source.path=mine.jsonl
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from datamodules.erased_prompts import ErasedPromptDataModule
-from orca2.data.rows import Rendered, RowRenderer
+from orca2.data.rendered_rows import Rendered, RowRenderer
 from orca2.display import example_panels, pack_table
 from orca2.errors import DataError
 from orca2.modelling.build import build_tokenizer

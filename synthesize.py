@@ -6,7 +6,7 @@ The same command again goes on where it was stopped or killed, pays for no answe
     python synthesize.py tasks=gsm8k tasks.path=train.jsonl teacher=openai teacher.model=<name> estimate=true
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -18,8 +18,8 @@ from rich.console import Console
 
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
-from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.pipeline import Stopped, pre_flight, synthesize
+from orca2.synthesis.synthesis_job import OPERATIONAL, SynthesisJob
 
 
 def main(cfg: Any) -> None:

@@ -6,7 +6,7 @@ The same command again resumes a run that was stopped. `plan=true` only says wha
     python train.py model=hub model.weights=<folder or hub id> source=jsonl source.path=mine.jsonl name=mine
 """
 
-from orca2.help import answer_help
+from orca2.settings.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
@@ -17,16 +17,16 @@ from typing import Any, NamedTuple, cast
 
 from rich.console import Console
 
+from lightning_modules.curriculum_run import run_stages
 from lightning_modules.job import NOT_OF_THE_JOB, Interrupted, TrainingJob, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
-from lightning_modules.stages import run_stages
 from orca2.errors import ConfigError
-from orca2.launch import STOPPED, reporting, start_ranks
-from orca2.ranks import is_first, joined
+from orca2.processes.launch import STOPPED, reporting, start_ranks
+from orca2.processes.ranks import is_first, joined
 from orca2.runs import RunDirectory, movable
 from orca2.settings import build, build_all, expected_tokens, job_overrides, run_main, stage_configs, storable
-from orca2.targets import nearest
+from orca2.settings.targets import nearest
 
 METRICS = ("held_out/cautious/accuracy", "held_out/own/accuracy")
 """Of `results.json`: what a run returns and a sweep compares, and what a sweep shows beside it."""

@@ -11,17 +11,17 @@ import lightning as L
 import torch
 from typing_extensions import override
 
-from orca2.appending import unwritten_is_a_warning
 from orca2.data.loader import StepLoader, StepShape, merge_states
 from orca2.data.packing import PackingSpec
+from orca2.data.rendered_rows import HeldOut, RowRenderer
 from orca2.data.report import DataReport
-from orca2.data.rows import HeldOut, RowRenderer
-from orca2.data.source import PreparedSource, Source, Survey, survey
-from orca2.data.validation import ValidationRows, hold_out
+from orca2.data.validation_rows import ValidationRows, hold_out
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
+from orca2.files import unwritten_is_a_warning
 from orca2.records import StepBatch
 from orca2.rendering.renderer import Renderer
+from orca2.rows.source import PreparedSource, Source, Survey, survey
 from orca2.strategies import StrategyChoice
 from orca2.thinking import DROP, Thinking
 

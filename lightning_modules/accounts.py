@@ -26,7 +26,7 @@ import torch
 from typing_extensions import override
 
 from lightning_modules.student import StepReport, StudentModule
-from orca2.ranks import everyone
+from orca2.processes.ranks import everyone
 
 
 class Accounts(L.Callback):

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from datamodules.erased_prompts import ErasedPromptDataModule
 from orca2.data.looking import look
-from orca2.data.rows import RowRenderer
-from orca2.data.source import MapSource, Source, rows_over
+from orca2.data.rendered_rows import RowRenderer
 from orca2.leaks import LeakReport
 from orca2.records import Example, Rejected
+from orca2.rows.source import MapSource, Source, rows_over
 from orca2.strategies import StrategyChoice
 from orca2.terminal import visible
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from rich.console import Console
 
 from orca2.evaluation.benchmark import Benchmark, Group, flatten
-from orca2.evaluation.folder import finish, write_rejected
-from orca2.evaluation.plan import Plan, make_plan
 from orca2.evaluation.progress import show_progress
-from orca2.evaluation.ranks import Rank
 from orca2.evaluation.report.write import HTML
+from orca2.evaluation.results_folder import finish, write_rejected
 from orca2.evaluation.runner import answer_missing, expand, stored_records
+from orca2.evaluation.sample_plan import Plan, make_plan
 from orca2.generation.hf import HFGenerator
 from orca2.generation.tokens import TokenBackend
 from orca2.modelling.sharding import gathered
-from orca2.modelling.student import StudentForLoss
-from orca2.ranks import everyone, from_first, here
+from orca2.modelling.student_model import StudentForLoss
+from orca2.processes.handshake import Rank
+from orca2.processes.ranks import everyone, from_first, here
 from orca2.rendering.renderer import Renderer
 
 SEED = 0

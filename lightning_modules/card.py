@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from huggingface_hub import hf_hub_download
 
-from orca2.appending import unwritten_is_a_warning
-from orca2.data.source import Source
-from orca2.runs import RunDirectory, atomic_write_text
+from orca2.files import atomic_write_text, unwritten_is_a_warning
+from orca2.rows.source import Source
+from orca2.runs import RunDirectory
 
 if TYPE_CHECKING:
     from lightning_modules.job import TrainingJob

@@ -11,7 +11,7 @@ from lightning_modules.student import StudentModule
 from orca2.checkpointing.folder import checkpoint_step, checkpoints_in, refusal
 from orca2.checkpointing.shards import load_tensors, training_tensors
 from orca2.errors import CheckpointError
-from orca2.ranks import from_first
+from orca2.processes.ranks import from_first
 
 
 class CarriedOptimizer(L.Callback):

@@ -14,14 +14,15 @@ from orca2.display import loss_curve, score_table
 from orca2.erasing import Erasing
 from orca2.errors import DataError
 from orca2.evaluation.held_out import Answered, HeldOutSpec, Score, answer_questions, flat_metrics, summarise
+from orca2.files import atomic_write_json, atomic_write_text
 from orca2.generation.hf import HFGenerator
 from orca2.modelling.export import export_student, verify_export, verify_names
 from orca2.modelling.sharding import full_weights, gathered, is_sharded
-from orca2.modelling.student import StudentForLoss
-from orca2.ranks import everyone, from_first, here, is_first
+from orca2.modelling.student_model import StudentForLoss
+from orca2.processes.ranks import everyone, from_first, here, is_first
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
-from orca2.runs import RunDirectory, atomic_write_json, atomic_write_text
+from orca2.runs import RunDirectory
 
 
 def require_kept(counts: Mapping[str, Any], source: str, run: RunDirectory) -> None:

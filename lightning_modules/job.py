@@ -42,29 +42,30 @@ from orca2.data.identity import changed, digests_of, require_everywhere, require
 from orca2.data.loader import StepShape
 from orca2.data.packing import PackingSpec
 from orca2.data.report import list_of_rank, merge_lists, summed
-from orca2.data.source import PinnedSource, Source
-from orca2.data.validation import ValidationSpec, validation_batches
+from orca2.data.validation_rows import ValidationSpec, validation_batches
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError, DataError
 from orca2.evaluation.benchmark import Benchmark, Group
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
+from orca2.files import atomic_write_text
 from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, markup_is_known, model_config
 from orca2.modelling.export import require_lasting
 from orca2.modelling.loading import defer_model
+from orca2.modelling.optimization import OptimizerSpec
 from orca2.modelling.recompute import chosen_mode
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, is_sharded, shard
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss, cast_parameters
-from orca2.optimization import OptimizerSpec
-from orca2.ranks import everyone, from_first, here, is_first
+from orca2.modelling.student_model import StudentForLoss, cast_parameters
+from orca2.processes.ranks import everyone, from_first, here, is_first
 from orca2.records import Question
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
-from orca2.runs import RunDirectory, atomic_write_text, signature
+from orca2.rows.source import PinnedSource, Source
+from orca2.runs import RunDirectory, signature
 from orca2.strategies import StrategyChoice
 from orca2.thinking import DROP, Thinking
 

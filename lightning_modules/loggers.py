@@ -18,9 +18,8 @@ import wandb
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
-from orca2.appending import append_whole, unwritten_is_a_warning
 from orca2.errors import ConfigError
-from orca2.runs import atomic_write_text
+from orca2.files import append_whole, atomic_write_text, unwritten_is_a_warning
 
 INIT_TIMEOUT_S = 30.0
 """Seconds that W&B may take to answer before a run in mode `auto` goes on offline."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_modules.job import TrainingJob
 from lightning_modules.trainer import TrainerSpec
-from orca2.data.rows import RowRenderer
+from orca2.data.rendered_rows import RowRenderer
 from orca2.modelling.adapters import Lora, adapter_parameters
 from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_known
 from orca2.modelling.recompute import chosen_mode

@@ -10,13 +10,12 @@ from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
 from lightning_modules.student import StudentModule
-from orca2.appending import append_whole, unwritten_is_a_warning
 from orca2.evaluation.held_out import Answered, answer_questions
+from orca2.files import append_whole, atomic_write_text, unwritten_is_a_warning
 from orca2.generation.hf import HFGenerator
 from orca2.modelling.sharding import is_sharded, root_gathered
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
-from orca2.runs import atomic_write_text
 
 
 class SampleAnswers(L.Callback):

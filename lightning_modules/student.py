@@ -18,8 +18,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from orca2.errors import TrainingError
-from orca2.modelling.student import StudentForLoss
-from orca2.optimization import OptimizerSpec, build_optimizer, clip_gradients, learning_rate
+from orca2.modelling.optimization import OptimizerSpec, build_optimizer, clip_gradients, learning_rate
+from orca2.modelling.student_model import StudentForLoss
 from orca2.records import StepBatch
 
 

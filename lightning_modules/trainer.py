@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from orca2.errors import ConfigError
-from orca2.ranks import STEP_TIMEOUT, launched
+from orca2.processes.ranks import STEP_TIMEOUT, launched
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
 Parallelism = Literal["one", "ddp", "fsdp"]
@@ -152,7 +152,7 @@ class TrainerSpec:
             "enable_checkpointing": False,  # ours saves between optimizer steps, atomically
             "enable_model_summary": False,
             "use_distributed_sampler": False,  # the stream is dealt to ranks by lanes
-            # Every launcher is brought to torchrun's variables (orca2.ranks). Lightning's own SLURM plugin would also
+            # `processes.ranks` brings every launcher to torchrun's variables. Lightning's own SLURM plugin would also
             # save and requeue on signals, beside us, and takes a single process for one of the job's tasks.
             "plugins": [TorchElasticEnvironment() if self.world > 1 else LightningEnvironment()],
         }

@@ -18,7 +18,7 @@ from typing_extensions import override
 from lightning_modules.accounts import Accounts
 from lightning_modules.student import StudentModule, add_losses
 from orca2.data.collate import collate
-from orca2.ranks import everyone, here
+from orca2.processes.ranks import everyone, here
 from orca2.records import MicroBatch
 
 LOSS = "validation/loss"

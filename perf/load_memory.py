@@ -32,7 +32,7 @@ from orca2.modelling.build import build_tokenizer, model_config
 from orca2.modelling.loading import defer_model
 from orca2.modelling.sharding import build_mesh, full_weights, shard
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student_model import StudentForLoss
 from orca2.settings import build, compose_config
 
 WANTED = 0.6

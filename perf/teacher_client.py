@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orca2.asking.budget import Budget
+from orca2.asking.cache import Cache
+from orca2.asking.call_plans import answer_once
+from orca2.asking.engine import asking
+from orca2.asking.models.http import HttpTeacher
+from orca2.asking.requests import Request
 from orca2.serving.outcomes import Reply
-from orca2.synthesis.asking import asking
-from orca2.synthesis.budget import Budget
-from orca2.synthesis.cache import Cache
-from orca2.synthesis.conversation import answer_once
-from orca2.synthesis.requests import Request
-from orca2.synthesis.teachers.http import HttpTeacher
 
 ROOT = Path(__file__).resolve().parent.parent
 WANTED_PER_SECOND = 300

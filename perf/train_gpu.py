@@ -174,8 +174,8 @@ def train(case: Case, device: torch.device, tokens: int, steps: int) -> dict[str
 
     from orca2.modelling.attention_choice import attention_needs, choose_attention
     from orca2.modelling.build import config_of_shape
-    from orca2.modelling.student import StudentForLoss
-    from orca2.optimization import build_optimizer, clip_gradients
+    from orca2.modelling.optimization import build_optimizer, clip_gradients
+    from orca2.modelling.student_model import StudentForLoss
     from orca2.planning.shape import shape_of
     from orca2.settings import build, compose_config
 

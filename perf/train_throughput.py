@@ -78,7 +78,7 @@ def prepare(data: Path, folder: Path) -> None:
     """Write what the contestants share: the weights, all rows as ids and masks, and the rows of our first step."""
     from datasets import Dataset
 
-    from orca2.data.rows import Rendered
+    from orca2.data.rendered_rows import Rendered
     from orca2.modelling.build import build_model
 
     spec, tokenizer, datamodule, _ = components(data)
@@ -103,7 +103,7 @@ def run_ours(folder: Path, data: Path, steps: int) -> dict[str, float]:
     from transformers import AutoModelForCausalLM
 
     from lightning_modules.student import StudentModule
-    from orca2.modelling.student import StudentForLoss
+    from orca2.modelling.student_model import StudentForLoss
 
     _, _, datamodule, optimizer = components(data)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from orca2.asking.cache import Cache
+from orca2.asking.models.rule import RuleTeacher
+from orca2.asking.requests import Answer, Request
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.stand_ins import GoldAnswers
 from orca2.generation import Chat, Reply
 from orca2.reasoning import MARKERS
 from orca2.serving.outcomes import Failure
 from orca2.serving.outcomes import Reply as TeacherReply
-from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Answer, Request
-from orca2.synthesis.teachers.rule import RuleTeacher
 
 TRACE = "Let me try 7.\n\nAnswer: 7\n\nNo: the answer is B. Or **Answer:** (C)? Then yes.\nThe final answer is 1,000."
 APART = "apart"

@@ -17,7 +17,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from orca2.ranks import joined
+from orca2.processes.ranks import joined
 from tests.small_fit import Fit
 
 EVERY = 3

@@ -29,8 +29,7 @@ from lightning_modules.trainer import TrainerSpec
 from lightning_modules.validation import Validation
 from orca2.data.packing import PackingSpec
 from orca2.data.procedural import ProceduralSource
-from orca2.data.source import Source
-from orca2.data.validation import validation_batches
+from orca2.data.validation_rows import validation_batches
 from orca2.erasing import FixedErasing
 from orca2.errors import Orca2Error
 from orca2.generation import hf
@@ -38,14 +37,15 @@ from orca2.generation.hf import HFGenerator
 from orca2.modelling import export as exporting
 from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.export import _write_file as write_file
+from orca2.modelling.optimization import OptimizerSpec
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, full_weights, gathered, root_gathered, shard
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
-from orca2.optimization import OptimizerSpec
-from orca2.ranks import here, joined
+from orca2.modelling.student_model import StudentForLoss
+from orca2.processes.ranks import here, joined
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
+from orca2.rows.source import Source
 from orca2.runs import RunDirectory
 from orca2.settings import build, compose_config
 

@@ -8,14 +8,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from orca2.errors import ConfigError
-from orca2.schemas import SCHEMAS
 from orca2.settings import build, check, compose_config
+from orca2.settings.schemas import SCHEMAS
 
 CONF = Path(__file__).parents[1] / "conf"
 OVERLAYS = {"hydra", "debug", "sweeps"}
 """Groups that change other keys instead of being one; they have no `name`."""
 ELSEWHERE = {"hydra/launcher", "hydra/sweeper", "stage"}
-"""Groups that no root composes by itself; tests/test_sweeps.py and tests/orca2/test_curriculum.py hold their files."""
+"""Groups that no root composes by itself; test_sweeps.py and test_curriculum.py hold their files."""
 CAN_BUILD = {
     ("tasks", "reasoning_gym"): find_spec("reasoning_gym") is not None,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orca2.evaluation.records import SampleRecord, read_records
+from orca2.evaluation.sample_records import SampleRecord, read_records
 from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.export import export_student
 from orca2.rendering import Renderer

@@ -7,10 +7,10 @@ from transformers import PreTrainedTokenizerBase
 
 from orca2.errors import ConfigError, ModelError
 from orca2.modelling.embedded import embedded_tokenizer
-from orca2.option_files import options_by_name
 from orca2.rendering import prepare_tokenizer
 from orca2.rendering.template import TemplateFormat, TemplateRenderer
 from orca2.settings import build, check_command_line, compose_config
+from orca2.settings.option_files import options_by_name
 from tests.commands import ROOT
 
 

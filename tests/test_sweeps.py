@@ -20,10 +20,10 @@ from rich.console import Console
 from wandb.proto.wandb_internal_pb2 import Record
 
 from orca2.errors import ConfigError
-from orca2.schemas import MISSING, TrainConfig
 from orca2.settings import check_command_line
-from orca2.sweep_table import close_sweep
-from orca2.sweeps import JobRecord, Sweep, grid_name, job_name
+from orca2.settings.schemas import MISSING, TrainConfig
+from orca2.settings.sweep_table import close_sweep
+from orca2.settings.sweeps import JobRecord, Sweep, grid_name, job_name
 from tests.commands import ENVIRONMENT, OFFLINE, ROOT, SMALL_STUDENT
 
 CONF = ROOT / "conf"

@@ -60,7 +60,7 @@ class Example:
 
 
 AnswerKind = Literal["number", "word", "list", "yes_no"]
-"""How a final value is read and compared; see `orca2.tasks.grading`."""
+"""How a final value is read and compared; see `orca2.answers.grading`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any, Literal
 import yaml
 
 from orca2.errors import CheckpointError
+from orca2.files import atomic_write_json, atomic_write_text
 
 OPERATIONAL = (
     "name",
@@ -281,28 +281,6 @@ def redacted_overrides(overrides: Sequence[str]) -> list[str]:
 def provenance() -> dict[str, Any]:
     """Which code on which machine: the commit of this code, versions, hardware."""
     return {"git": _git(), "versions": _versions(), "hardware": _hardware()}
-
-
-def atomic_write_text(path: Path, text: str) -> None:
-    """Write all of `text` to `path` or nothing: a reader, or a crash, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-    # With the mode that the user's umask leaves: mkstemp's 0600 would hide the file from a user's group.
-    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        name.unlink(missing_ok=True)
-        raise
-
-
-def atomic_write_json(path: Path, value: Any) -> None:
-    """As `atomic_write_text`; indented, so that it can be read and compared."""
-    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _is_locked(path: Path) -> bool:

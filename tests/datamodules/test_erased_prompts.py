@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from datamodules.erased_prompts import ErasedPromptDataModule
-from orca2.data.files import FileSource
 from orca2.data.loader import rows_settled
 from orca2.data.packing import PackingSpec
 from orca2.data.procedural import ProceduralSource
@@ -19,6 +18,7 @@ from orca2.errors import ConfigError, DataError
 from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
 from orca2.rendering.tokenizers import prepare_tokenizer, train_byte_bpe
+from orca2.rows.row_files import FileSource
 from orca2.strategies import Strategy
 
 SHARED = Path(os.environ.get("ORCA2_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -8,10 +8,10 @@ from rich.console import Console
 from lightning_modules.benchmarking import ask_benchmark, plan_benchmark
 from orca2.errors import DataError
 from orca2.evaluation.benchmark import flatten
-from orca2.evaluation.benchmarks.procedural import ProceduralBenchmark
+from orca2.evaluation.benchmarks.procedural_benchmark import ProceduralBenchmark
 from orca2.evaluation.report.load import load_run
 from orca2.modelling.build import build_model, build_tokenizer
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student_model import StudentForLoss
 from orca2.rendering.renderer import Renderer
 from orca2.settings import build, compose_config
 

@@ -11,7 +11,7 @@ from lightning_modules.carried import CarriedOptimizer
 from orca2.checkpointing.folder import checkpoints_in
 from orca2.checkpointing.shards import training_tensors
 from orca2.errors import CheckpointError, TrainingError
-from orca2.modelling.student import cast_parameters
+from orca2.modelling.student_model import cast_parameters
 
 # fp32 sums in another order; the weights are of order 0.02 to 1 and each step moves them by about 1e-3.
 TOLERANCE = 2e-5

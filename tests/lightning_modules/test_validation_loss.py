@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
-from orca2.data.validation import hold_out
+from orca2.data.validation_rows import hold_out
 from orca2.modelling.build import build_model
 from orca2.modelling.sharding import full_weights
 from tests.small_fit import MODEL, Fit

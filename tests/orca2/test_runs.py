@@ -10,14 +10,8 @@ import pytest
 import yaml
 
 from orca2.errors import CheckpointError
-from orca2.runs import (
-    RunDirectory,
-    atomic_write_json,
-    atomic_write_text,
-    differing,
-    signature,
-    without_secrets,
-)
+from orca2.files import atomic_write_json, atomic_write_text
+from orca2.runs import RunDirectory, differing, signature, without_secrets
 
 CONFIG: dict[str, Any] = {
     "name": "tiny-mixed",

@@ -10,7 +10,7 @@ from rich.console import Console
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from orca2.data.rows import Rendered, RowRenderer
+from orca2.data.rendered_rows import Rendered, RowRenderer
 from orca2.display import example_panels
 from orca2.erasing import FixedErasing
 from orca2.errors import ConfigError

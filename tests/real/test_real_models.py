@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from orca2.evaluation.job import EvaluationJob, run_evaluation
+from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.records import Turn
 from orca2.rendering.renderer import Renderer
 from orca2.settings import build, build_all, compose_config, storable

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orca2.evaluation.job import EvaluationJob, run_evaluation
+from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config, storable
-from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.pipeline import synthesize
+from orca2.synthesis.synthesis_job import OPERATIONAL, SynthesisJob
 from tests.loopback.transformers_serve import needs_serve, served
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, *needs_serve]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student_model import StudentForLoss
 from orca2.records import Tokens
 from orca2.rendering.renderer import Renderer
 from orca2.settings import build, compose_config

@@ -16,7 +16,7 @@ from lightning_modules.accounts import Accounts
 from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, load_student, open_data
 from lightning_modules.student import StudentModule
 from lightning_modules.validation import Validation
-from orca2.data.validation import validation_batches
+from orca2.data.validation_rows import validation_batches
 from orca2.modelling.build import build_tokenizer
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from orca2.ranks import here, joined
+from orca2.processes.ranks import here, joined
 from tests.real.runs import losses, run_job
 
 PATIENCE_S = 500.0

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orca2.runs import atomic_write_json
+from orca2.files import atomic_write_json
 
 FORMAT = 1
 """Raised when an older reader would misread a newer checkpoint."""

@@ -33,7 +33,7 @@ from orca2.checkpointing.folder import (
 )
 from orca2.checkpointing.shards import ShardWriter, first_failure, load_tensors, misfit
 from orca2.errors import CheckpointError
-from orca2.ranks import WORK_TIMEOUT, everyone, here
+from orca2.processes.ranks import WORK_TIMEOUT, everyone, here
 
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before in case that the newest is damaged."""

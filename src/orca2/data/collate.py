@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from orca2.data.rows import Rendered
+from orca2.data.rendered_rows import Rendered
 from orca2.records import ExampleInfo, MicroBatch
 
 

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orca2.data.source import DigestedSource, Source
-from orca2.data.validation import leaves
+from orca2.data.validation_rows import leaves
 from orca2.errors import CheckpointError, DataError
+from orca2.rows.source import DigestedSource, Source
 from orca2.runs import RunDirectory
 
 _KEY = "data"

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orca2.data.packing import Packer
-from orca2.data.rows import Position, Rendered, Row
+from orca2.data.rendered_rows import Position, Rendered, Row
 from orca2.errors import CheckpointError
 from orca2.records import Rejected
 

@@ -25,10 +25,10 @@ from typing import Any
 from orca2.data.collate import collate
 from orca2.data.lanes import Lane, ReadyPack
 from orca2.data.packing import PackingSpec
-from orca2.data.rows import HeldOut, ReadPlan, Row, RowRenderer, read_rows
-from orca2.data.source import Source
+from orca2.data.rendered_rows import HeldOut, ReadPlan, Row, RowRenderer, read_rows
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.records import Rejected, StepBatch
+from orca2.rows.source import Source
 from orca2.strategies import StrategyChoice
 
 STATE_VERSION = 1

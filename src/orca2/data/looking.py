@@ -8,10 +8,10 @@ source chat, 1,000 of 52,002 rows looked at: 812 have a system message of their 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from orca2.data.source import MapSource, NotingSource, Source, rows_over
-from orca2.data.validation import leaves
+from orca2.data.validation_rows import leaves
 from orca2.erasing import Erasing
 from orca2.records import UNLABELLED, Example
+from orca2.rows.source import MapSource, NotingSource, Source, rows_over
 from orca2.strategies import StrategyChoice
 from orca2.thinking import DROP, Thinking
 

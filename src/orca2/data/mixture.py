@@ -29,8 +29,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orca2.data.order import uniform
-from orca2.data.source import (
+from orca2.errors import ConfigError, DataError
+from orca2.records import Example, Question, Rejected
+from orca2.rows.order import uniform
+from orca2.rows.source import (
     AskingSource,
     MapSource,
     Order,
@@ -40,8 +42,6 @@ from orca2.data.source import (
     SurveyedSource,
     order_of,
 )
-from orca2.errors import ConfigError, DataError
-from orca2.records import Example, Question, Rejected
 from orca2.strategies import StrategyChoice
 
 _MODES = ("continue", "stop", "repeat", "first")

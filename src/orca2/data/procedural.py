@@ -10,9 +10,9 @@ from typing import Any
 
 from typing_extensions import override
 
-from orca2.data.source import Survey
 from orca2.errors import ConfigError
 from orca2.records import Example, Question, Rejected
+from orca2.rows.source import Survey
 from orca2.strategies import StrategyChoice
 from orca2.tasks.catalogue import family_turns
 from orca2.tasks.family import Family

@@ -14,9 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orca2.appending import append_whole
+from orca2.files import append_whole, atomic_write_text
 from orca2.records import Rejected, StepBatch
-from orca2.runs import atomic_write_text
 
 MAX_LISTED = 100_000
 """Rows in the list. A longer one helps nobody; at this length the memory stays below 10 MB."""

@@ -11,8 +11,9 @@ labels has several. `Sample.gold` holds every acceptable answer, `Extraction.val
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
+from orca2.answers.extracted import Extraction
 from orca2.errors import ConfigError
 from orca2.records import Rejected
 
@@ -50,22 +51,6 @@ class Sample:
     """Character span of `turns[0]` that may be shortened where the prompt is too long; None: nothing may be."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """For judges and reports, ready for JSON: category, references, source text of a summary."""
-
-
-class Extraction(NamedTuple):
-    """What was read out of an answer."""
-
-    value: tuple[str, ...]
-    """The answer's parts; empty where nothing could be read."""
-    ok: bool
-    """Format-OK: exactly one final answer of the right form was found. False means wrong."""
-    rule: str
-    """Name of the rule that decided, such as `marker`, `boxed`, `none` or `conflict`."""
-    span: tuple[int, int] | None = None
-    """Where in the text the value stands."""
-
-
-NOTHING = Extraction((), False, "none")
 
 
 class Benchmark(Protocol):

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orca2.data.source import AskingSource
+from orca2.answers.grading import detect_strategy, grade
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.generation import Generator
 from orca2.reasoning import split
 from orca2.records import Question
 from orca2.rendering.renderer import Renderer
-from orca2.tasks.grading import detect_strategy, grade
+from orca2.rows.source import AskingSource
 
 MEAN = "mean"
 """Name of the row that averages the tasks, each with the same weight."""

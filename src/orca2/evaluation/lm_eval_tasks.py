@@ -22,9 +22,9 @@ import yaml
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.benchmarks.kinds import KINDS
-from orca2.evaluation.plan import Plan
+from orca2.evaluation.sample_plan import Plan
+from orca2.files import atomic_write_text
 from orca2.reasoning import split
-from orca2.runs import atomic_write_text
 
 PREFIX = "orca2_"
 SCORING = "scoring.py"

@@ -12,8 +12,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 
-from orca2.evaluation.plan import Plan
-from orca2.evaluation.records import SampleRecord
+from orca2.evaluation.sample_plan import Plan
+from orca2.evaluation.sample_records import SampleRecord
 
 Cell = tuple[str, str]
 """Benchmark and name of the system message."""

@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orca2.answers.extracted import Extraction
 from orca2.errors import DataError
-from orca2.evaluation.benchmark import Benchmark, Extraction, Sample
+from orca2.evaluation.benchmark import Benchmark, Sample
 from orca2.evaluation.context import fit_to_context
-from orca2.evaluation.plan import Plan
-from orca2.evaluation.ranks import Rank
-from orca2.evaluation.records import AnsweredTurn, RecordWriter, SampleRecord, read_records, to_line
+from orca2.evaluation.sample_plan import Plan
+from orca2.evaluation.sample_records import AnsweredTurn, RecordWriter, SampleRecord, read_records, to_line
+from orca2.files import atomic_write_text
 from orca2.generation import Backend, Chat, Unanswered
+from orca2.processes.handshake import Rank
 from orca2.records import Turn
-from orca2.runs import atomic_write_text
 
 SAMPLES = "samples.jsonl"
 SHARDS = "shards"

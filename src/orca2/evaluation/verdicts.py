@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orca2.errors import DataError
-from orca2.runs import atomic_write_text
+from orca2.files import atomic_write_text
 
 VERDICTS = "verdicts.jsonl"
 NOT_ASKED = "not_asked"

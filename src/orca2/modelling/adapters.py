@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from orca2.errors import ConfigError, ModelError
-from orca2.modelling.student import decoder_layers
+from orca2.modelling.student_model import decoder_layers
 
 Targets = Literal["linear", "attention"]
 Quantization = Literal["none", "4bit"]

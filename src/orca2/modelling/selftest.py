@@ -18,7 +18,7 @@ from torch import Tensor
 from orca2.errors import ModelError
 from orca2.modelling.attention import HALF, standard_attention
 from orca2.modelling.build import embedding_rows
-from orca2.modelling.student import Head, StudentForLoss
+from orca2.modelling.student_model import Head, StudentForLoss
 from orca2.modelling.windows import changing_positions, shrunk_windows
 
 LENGTHS = (5, 9, 6)

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from orca2.modelling.student import StudentForLoss, decoder_layers
+from orca2.modelling.student_model import StudentForLoss, decoder_layers
 
 
 def build_mesh(device_type: str, shards: int) -> DeviceMesh:

@@ -4,17 +4,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from orca2.data.hub import HubSource, HubStream
 from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
-from orca2.data.rows import Rendered, RowRenderer
-from orca2.data.source import MapSource, PreparedSource, Source, SurveyedSource, order_of
-from orca2.data.validation import ValidationSpec
+from orca2.data.rendered_rows import Rendered, RowRenderer
+from orca2.data.validation_rows import ValidationSpec
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.planning.plan import Assumptions
 from orca2.planning.work import Lengths, StageOutline
 from orca2.records import Example, Rejected
+from orca2.rows.hub import HubSource, HubStream
+from orca2.rows.source import MapSource, PreparedSource, Source, SurveyedSource, order_of
 from orca2.strategies import StrategyChoice
 
 BYTES_PER_TOKEN = 3.6

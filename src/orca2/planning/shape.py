@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from orca2.modelling.build import embedding_rows, head_dim
-from orca2.modelling.student import decoder_layers
+from orca2.modelling.student_model import decoder_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

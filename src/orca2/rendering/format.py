@@ -63,7 +63,7 @@ _TEMPLATE = """
 {%- if add_generation_prompt %}
     {{- BETWEEN + START + 'assistant' + AFTER_ROLE }}
 {%- endif %}"""
-"""Words in capitals are filled in. Text parts are joined as in the data (`orca2.data.conversations`)."""
+"""Words in capitals are filled in. Text parts are joined as in the data (`orca2.rows.conversations`)."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ An entry point is one function and `run_main("train", main)`; its config is `con
 from orca2.settings.command_line import check_command_line
 from orca2.settings.config import build, build_all, check, compose_config, plain, storable
 from orca2.settings.main import job_overrides, run_main
-from orca2.settings.stages import expected_tokens, stage_configs
+from orca2.settings.stage_configs import expected_tokens, stage_configs
 
 __all__ = [
     "build",

@@ -15,9 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from orca2.errors import ConfigError
-from orca2.schemas import number_problem
 from orca2.settings.config import composed, config_problems, raise_all, schema_of
-from orca2.targets import RESERVED, closest, locate, nearest, parameters
+from orca2.settings.schemas import number_problem
+from orca2.settings.targets import RESERVED, closest, locate, nearest, parameters
 
 
 def check_command_line(root: str, overrides: Sequence[str], folder: Path, multirun: bool = False) -> None:

@@ -16,9 +16,9 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from yaml import YAMLError
 
 from orca2.errors import ConfigError, Orca2Error
-from orca2.optimization import default_learning_rate
-from orca2.schemas import SCHEMAS, number_problem
-from orca2.targets import nearest, problems
+from orca2.modelling.optimization import default_learning_rate
+from orca2.settings.schemas import SCHEMAS, number_problem
+from orca2.settings.targets import nearest, problems
 
 # Defaults that follow from other keys, by OmegaConf's resolvers: `--cfg job --resolve` shows what they are here.
 OmegaConf.register_new_resolver("default_learning_rate", lambda *, _root_: _learning_rate(_root_), replace=True)

@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from orca2.errors import ConfigError, Orca2Error
-from orca2.option_files import options_by_name, quoted
 from orca2.runs import OPERATIONAL, RunDirectory
 from orca2.settings.command_line import check_command_line, texts, with_parameters
 from orca2.settings.config import check, composed, storable
-from orca2.sweep_table import close_sweep
-from orca2.sweeps import Sweep, grid_name, job_name, job_records, run_job
+from orca2.settings.option_files import options_by_name, quoted
+from orca2.settings.sweep_table import close_sweep
+from orca2.settings.sweeps import Sweep, grid_name, job_name, job_records, run_job
 
 OTHER_CONFIG = ("config_name", "config_path", "config_dir")
 """Hydra's flags by which a command is composed from other files than those in `conf/`."""
@@ -33,7 +33,7 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
     """Run `function` on the config that the command line asks for; every Hydra flag works.
 
     What it returns is what an optimizing sweeper sees. Where `sweep_metrics` names entries of `results.json`, a
-    sweep runs each job in a process of its own (`orca2.sweeps`) and ends with a table of them, the first one by seed.
+    sweep runs each job in a process of its own (`sweeps.py`) and ends with a table of them, the first one by seed.
 
     What a user can mend ends the program with one clean message and exit code 2: before any job
     starts if a check can see it. A sweep with failed jobs ends with exit code 1, after all others.

@@ -8,14 +8,14 @@ at most    every request at the worst case that the budget reserves
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from orca2.asking.budget import FREE, Price, expected_prompt_tokens, worst_case
+from orca2.asking.cache import Cache
+from orca2.asking.requests import Request, Teacher
 from orca2.errors import DataError
 from orca2.serving.limits import Limits
 from orca2.serving.outcomes import Usage
-from orca2.synthesis.budget import FREE, Price, expected_prompt_tokens, worst_case
-from orca2.synthesis.cache import Cache
+from orca2.synthesis.answering import Asked, request_of
 from orca2.synthesis.instructions import Calls
-from orca2.synthesis.requests import Request, Teacher
-from orca2.synthesis.rows import Asked, request_of
 
 EXPECTED_ANSWER = 300
 """Tokens of an answer that shows its reasoning, where no answer has been seen yet; ours."""

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from orca2.errors import ConfigError, DataError
-from orca2.runs import atomic_write_json, atomic_write_text
+from orca2.files import atomic_write_json, atomic_write_text
 from orca2.synthesis.selection import GroupEvidence, StrategyEvidence, by_task
 
 FOLDER = "strategy"

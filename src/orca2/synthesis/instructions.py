@@ -19,8 +19,8 @@ from typing import Any, Literal, Protocol
 
 from orca2.errors import ConfigError
 from orca2.hashing import hash64
+from orca2.rows.items import TaskItem
 from orca2.strategies import StrategyChoice
-from orca2.synthesis.items import TaskItem
 
 Calls = Literal["one", "draft_then_check", "conversation_then_note"]
 """How many calls of the teacher an answer takes; see `orca2.synthesis.builders.plans`."""

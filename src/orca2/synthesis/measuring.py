@@ -18,19 +18,21 @@ from typing import Literal
 
 from rich.console import Console
 
+from orca2.answers.verification.checkers import OUTCOMES, Verifier
+from orca2.answers.verification.presets import Verification
+from orca2.asking.budget import Budget
+from orca2.asking.cache import Cache
+from orca2.asking.engine import Asking, asking
+from orca2.asking.requests import Teacher
 from orca2.errors import ConfigError, DataError
+from orca2.rows.items import TaskItem
 from orca2.serving.outcomes import FailureKind
 from orca2.serving.retries import Retry
 from orca2.strategies import Strategy, StrategyMixture
-from orca2.synthesis.asking import Asking, asking
-from orca2.synthesis.budget import Budget
-from orca2.synthesis.cache import Cache
+from orca2.synthesis.answering import Answered, Answering, Asked
 from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
 from orca2.synthesis.instructions import InstructionSource
-from orca2.synthesis.items import TaskItem
 from orca2.synthesis.progress import ProbesLine
-from orca2.synthesis.requests import Teacher
-from orca2.synthesis.rows import Answered, Answering, Asked
 from orca2.synthesis.selection import (
     Group,
     GroupEvidence,
@@ -40,8 +42,6 @@ from orca2.synthesis.selection import (
     by_task,
     group_items,
 )
-from orca2.synthesis.verification.checkers import OUTCOMES, Verifier
-from orca2.synthesis.verification.presets import Verification
 
 PASSING: frozenset[FailureKind] = frozenset({"exhausted", "invalid", "missing"})
 """Failures of the server or the settings, not of the strategy: as evidence they would call it bad for good."""

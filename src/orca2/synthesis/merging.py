@@ -17,10 +17,10 @@ from typing import Any
 from orca2.errors import DataError
 from orca2.records import Example, Turn
 from orca2.synthesis.builders.few_shot import FewShot
-from orca2.synthesis.job import SynthesisJob
+from orca2.synthesis.dataset_files import ANSWERS, EXAMPLES, Written, write_lines, write_shards
 from orca2.synthesis.sampling import TaskMix
-from orca2.synthesis.shards import ANSWERS, EXAMPLES, Written, write_lines, write_shards
 from orca2.synthesis.spill import Kind, Spill, count_rows, sorted_rows
+from orca2.synthesis.synthesis_job import SynthesisJob
 
 DATA, ANSWERS_FOLDER = "data", "rejected_answers"
 REJECTED, FAILURES = "rejected.jsonl", "failures.jsonl"

@@ -20,31 +20,32 @@ from typing import Any
 
 from rich.console import Console
 
+from orca2.answers.verification.checkers import Verifier
+from orca2.asking.budget import BudgetStop, Spending
+from orca2.asking.cache import Cache
+from orca2.asking.engine import Asking, asking
 from orca2.data.identity import changed, require_same
-from orca2.data.source import DigestedSource
 from orca2.errors import CheckpointError
+from orca2.files import atomic_write_json
 from orca2.hashing import hash64
-from orca2.option_files import quoted
 from orca2.records import Rejected
-from orca2.runs import RunDirectory, atomic_write_json, signature
+from orca2.rows.items import TaskItem
+from orca2.rows.source import DigestedSource
+from orca2.runs import RunDirectory, signature
 from orca2.serving.outcomes import LASTING
+from orca2.settings.option_files import quoted
 from orca2.strategies import StrategyChoice
-from orca2.synthesis.accounts import FOLDER, PROBES, Accounts
-from orca2.synthesis.asking import Asking, asking
-from orca2.synthesis.budget import BudgetStop, Spending
-from orca2.synthesis.cache import Cache
+from orca2.synthesis.answering import Answered, Answering, Asked
 from orca2.synthesis.cleaning.cleaning import OpenCleaning, merged
 from orca2.synthesis.estimate import Estimate, estimate
 from orca2.synthesis.evidence import outcome_path
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.job import OPERATIONAL, SynthesisJob
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.merging import NothingKept, example_row, write_data_set
 from orca2.synthesis.progress import ProgressLine
 from orca2.synthesis.publishing.publish import publish, push_and_tell
-from orca2.synthesis.rows import Answered, Answering, Asked
+from orca2.synthesis.spending import FOLDER, PROBES, Accounts
 from orca2.synthesis.spill import Spill, remove
-from orca2.synthesis.verification.checkers import Verifier
+from orca2.synthesis.synthesis_job import OPERATIONAL, SynthesisJob
 
 WORK, SUMMARY = "work", "summary.json"
 

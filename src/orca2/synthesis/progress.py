@@ -18,8 +18,8 @@ from rich.live import Live
 from rich.text import Text
 from typing_extensions import override
 
-from orca2.synthesis.asking import Asking
-from orca2.synthesis.rows import Answered
+from orca2.asking.engine import Asking
+from orca2.synthesis.answering import Answered
 from orca2.synthesis.selection import GroupEvidence
 
 REDRAW_SECONDS = 0.25

@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 
 from orca2.errors import ConfigError, DataError
 from orca2.records import Rejected
-from orca2.synthesis.items import TaskItem, TaskReader
+from orca2.rows.items import TaskItem, TaskReader
 
 
 def uniform_over_tasks(rows: Mapping[str, int], size: int, rng: Random) -> dict[str, int]:

@@ -22,9 +22,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from orca2.answers.verification.checkers import Outcome
 from orca2.errors import ConfigError, DataError
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.verification.checkers import Outcome
+from orca2.rows.items import TaskItem
 
 DRAWS = 4000
 """Draws of the posteriors per estimate of P(best): its standard error is below 0.008."""

@@ -7,7 +7,7 @@
     extract_then_generate    Extract: ...
     guess_and_check          Guess: ... / Check: ... / Guess: ... / Check: ...
 
-After the body comes `Answer: <value>`; `direct` has no body. `orca2.tasks.grading` reads this layout.
+After the body comes `Answer: <value>`; `direct` has no body. `orca2.answers.grading` reads this layout.
 """
 
 from collections.abc import Iterable

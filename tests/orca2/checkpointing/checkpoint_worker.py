@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from orca2.checkpointing.saving import Saver
 from orca2.checkpointing.shards import training_tensors
-from orca2.ranks import Ranks, everyone, joined
+from orca2.processes.ranks import Ranks, everyone, joined
 
 warnings.filterwarnings("ignore")
 

@@ -11,7 +11,7 @@ import pytest
 
 from orca2.data.loader import StepLoader, StepShape
 from orca2.data.packing import PackingSpec
-from orca2.data.rows import RowRenderer
+from orca2.data.rendered_rows import RowRenderer
 from orca2.errors import DataError
 from orca2.reasoning import Trace
 from orca2.records import UNLABELLED, Example, Rejected, StepBatch, Tokens, Turn

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from orca2.data.collate import collate
-from orca2.data.rows import Rendered
+from orca2.data.rendered_rows import Rendered
 from orca2.records import ExampleInfo
 
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from orca2.data import identity
-from orca2.data.files import FileSource
 from orca2.data.identity import changed, digests_of, require_everywhere
 from orca2.data.mixture import Mixture
 from orca2.data.procedural import ProceduralSource
 from orca2.errors import CheckpointError, DataError
+from orca2.rows.row_files import FileSource
 from orca2.runs import RunDirectory
 
 

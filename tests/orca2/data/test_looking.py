@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from orca2.data.files import FileSource
 from orca2.data.looking import look
 from orca2.data.mixture import Mixture
 from orca2.erasing import FixedErasing, KeepInstruction
 from orca2.records import Rejected
+from orca2.rows.row_files import FileSource
 
 CAUTIOUS = FixedErasing("cautious", "Be careful.")
 KEEP = KeepInstruction("keep", CAUTIOUS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orca2.data.lanes import Lane
 from orca2.data.packing import Packer, PackingSpec, best_fill
-from orca2.data.rows import Rendered, Row
+from orca2.data.rendered_rows import Rendered, Row
 from orca2.errors import ConfigError
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from orca2.data.procedural import ProceduralSource
-from orca2.data.source import survey
 from orca2.errors import ConfigError, DataError
 from orca2.records import Example
+from orca2.rows.source import survey
 from orca2.strategies import Strategy, StrategyMixture
 from orca2.tasks.catalogue import families
 

@@ -9,8 +9,8 @@ import pytest
 
 from orca2.data.loader import StepLoader, merge_states
 from orca2.data.mixture import Mixture
-from orca2.data.rows import ReadPlan, read_rows
-from orca2.data.validation import ValidationRows, ValidationSpec, hold_out, validation_batches
+from orca2.data.rendered_rows import ReadPlan, read_rows
+from orca2.data.validation_rows import ValidationRows, ValidationSpec, hold_out, validation_batches
 from orca2.errors import ConfigError, DataError
 from orca2.records import UNLABELLED, Example, Rejected
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orca2.evaluation.job import EvaluationJob, run_evaluation
+from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.settings import build_all, compose_config
 
 

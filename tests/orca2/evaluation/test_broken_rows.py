@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from orca2.evaluation.benchmark import Sample
-from orca2.evaluation.benchmarks.forms import FORMS
+from orca2.rows.forms import FORMS
 from orca2.settings import build
 
 CONF = Path(__file__).parents[3] / "conf"

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.lm_eval_tasks import command, export_tasks, process_results
-from orca2.evaluation.plan import Plan, make_plan
+from orca2.evaluation.sample_plan import Plan, make_plan
 from orca2.evaluation.stand_ins import GoldAnswers, RandomAnswers
 from orca2.hashing import hash64
 from orca2.settings import build

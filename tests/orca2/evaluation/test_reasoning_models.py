@@ -9,26 +9,26 @@ from types import MappingProxyType
 
 import pytest
 
+from orca2.asking.budget import Budget
+from orca2.asking.cache import Cache
+from orca2.asking.requests import Answer, Request
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.held_out import answer_questions, summarise
+from orca2.evaluation.judging.judge_pass import judge, questions
+from orca2.evaluation.judging.rules import RuleJudge
 from orca2.evaluation.lm_eval_tasks import process_results
-from orca2.evaluation.plan import Plan, make_plan
-from orca2.evaluation.ranks import Rank
-from orca2.evaluation.records import AnsweredTurn, SampleRecord, from_line, to_line
 from orca2.evaluation.runner import answer_missing, expand, merge
+from orca2.evaluation.sample_plan import Plan, make_plan
+from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord, from_line, to_line
 from orca2.generation import Chat, Generation
 from orca2.generation.continuous import Finished
 from orca2.generation.tokens import TokenBackend
-from orca2.judging.judge import judge, questions
-from orca2.judging.rules import RuleJudge
 from orca2.modelling.build import build_tokenizer
+from orca2.processes.handshake import Rank
 from orca2.records import Question, Turn
 from orca2.rendering.renderer import Renderer
 from orca2.serving.outcomes import Reply
 from orca2.settings import build, compose_config
-from orca2.synthesis.budget import Budget
-from orca2.synthesis.cache import Cache
-from orca2.synthesis.requests import Answer, Request
 from tests.fake_reasoning_model import CUT_OFF, FORMS, TRACE, FakeReasoningBackend, FakeReasoningModel
 
 OPTIONS = {"A": "hotel", "B": "music store", "C": "blue", "D": "bird nest"}

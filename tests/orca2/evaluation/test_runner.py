@@ -11,16 +11,16 @@ from orca2.erasing import FixedErasing
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.evaluation.benchmark import CUT_MARK, Sample
 from orca2.evaluation.context import fit_to_context
-from orca2.evaluation.folder import finish
 from orca2.evaluation.messages import SystemMessages
-from orca2.evaluation.plan import Plan, PlannedBenchmark, draw, make_plan
-from orca2.evaluation.ranks import Rank, rank_of
-from orca2.evaluation.records import RecordWriter, SampleRecord, from_line, read_records, to_line
 from orca2.evaluation.report.load import load_run
 from orca2.evaluation.report.write import add_judged, write_report
+from orca2.evaluation.results_folder import finish
 from orca2.evaluation.runner import answer_missing, expand, merge, stored_records
+from orca2.evaluation.sample_plan import Plan, PlannedBenchmark, draw, make_plan
+from orca2.evaluation.sample_records import RecordWriter, SampleRecord, from_line, read_records, to_line
 from orca2.evaluation.verdicts import Verdict, write_verdicts
 from orca2.generation import Chat, Reply
+from orca2.processes.handshake import Rank, rank_of
 from orca2.settings import build, compose_config
 
 

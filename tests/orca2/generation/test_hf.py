@@ -8,7 +8,7 @@ from orca2.errors import ModelError
 from orca2.generation import Generation
 from orca2.generation.hf import HFGenerator
 from orca2.modelling.attention import NAME
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student_model import StudentForLoss
 
 VOCABULARY, PAD = 40, 0
 ENDS = [1, 2, 3]

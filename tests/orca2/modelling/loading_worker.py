@@ -19,7 +19,7 @@ from orca2.modelling.loading import defer_model
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, full_weights, shard
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student_model import StudentForLoss
 from orca2.settings import build, compose_config
 
 

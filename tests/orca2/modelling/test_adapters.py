@@ -15,10 +15,10 @@ from orca2.modelling.adapters import Lora, adapter_parameters, add_adapters, mer
 from orca2.modelling.attention import standard_attention
 from orca2.modelling.build import build_model, build_tokenizer, config_of_shape
 from orca2.modelling.export import export_student, verify_export
+from orca2.modelling.optimization import build_optimizer
 from orca2.modelling.selftest import check_student
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss
-from orca2.optimization import build_optimizer
+from orca2.modelling.student_model import StudentForLoss
 from orca2.planning.shape import shape_of
 from orca2.rendering.format import ChatFormat
 from orca2.settings import build, compose_config

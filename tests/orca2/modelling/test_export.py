@@ -18,7 +18,7 @@ from orca2.modelling.build import build_model, build_tokenizer
 from orca2.modelling.export import export_student, require_lasting, verify_export, verify_names
 from orca2.modelling.sharding import full_weights
 from orca2.modelling.spec import ModelSpec
-from orca2.modelling.student import StudentForLoss, cast_parameters
+from orca2.modelling.student_model import StudentForLoss, cast_parameters
 from orca2.rendering import ChatFormat, prepare_tokenizer, tokenizer_hash
 
 FORMAT = ChatFormat("chatml", "<|im_start|>", "<|im_end|>", "[PAD]", "\n", "\n", "auto")

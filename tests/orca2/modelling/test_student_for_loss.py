@@ -14,7 +14,7 @@ from orca2.modelling import loss
 from orca2.modelling.loss import label_losses
 from orca2.modelling.recompute import ActivationCheckpointing
 from orca2.modelling.selftest import check_student
-from orca2.modelling.student import StudentForLoss, decoder_layers
+from orca2.modelling.student_model import StudentForLoss, decoder_layers
 
 VOCABULARY = 61
 LENGTHS = (7, 12, 4)

@@ -12,7 +12,7 @@ from orca2.errors import ModelError
 from orca2.generation.hf import slots_obstacle
 from orca2.modelling import attention
 from orca2.modelling.selftest import check_student
-from orca2.modelling.student import StudentForLoss
+from orca2.modelling.student_model import StudentForLoss
 from orca2.modelling.windows import NAMES, shrunk_windows
 
 REAL = {

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from orca2.errors import ModelError
-from orca2.evaluation.job import EvaluationJob, run_evaluation
+from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.generation import Chat
 from orca2.settings import build_all, compose_config, storable
 from tests.loopback import server as loopback

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from orca2.asking.requests import TeacherError
 from orca2.errors import ConfigError, ModelError
 from orca2.generation import Chat
 from orca2.generation.openai_backend import OpenAISpec
 from orca2.records import Turn
 from orca2.serving.outcomes import Failure, Reply
 from orca2.settings import build, compose_config
-from orca2.synthesis.requests import TeacherError
 from tests.loopback import server as loopback
 from tests.loopback.modes import CONTEXT, MODES, PROMPT, WAIT_S
 from tests.orca2.synthesis import test_asking as engine

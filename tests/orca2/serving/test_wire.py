@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from orca2.asking.budget import Price
 from orca2.serving.outcomes import Failure, Reply, Trouble, Unusable, Usage, accepted
 from orca2.serving.refusals import Speaker, read_error, retry_after, room_left
 from orca2.serving.wire import read_reply
-from orca2.synthesis.budget import Price
 
 SPEAKER = Speaker("teacher=t", "teacher", "sk-0123456789")
 

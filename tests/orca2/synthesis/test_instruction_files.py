@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from orca2.rows.collections.natural_instructions import NaturalInstructions
+from orca2.rows.items import TaskItem
 from orca2.settings import build, compose_config
 from orca2.synthesis.instructions import ExplanationTuning, InstructionLibrary
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.readers.natural_instructions import NaturalInstructions
 
 CONF = Path(__file__).parents[3] / "conf"
 SHARED = Path(os.environ.get("ORCA2_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))

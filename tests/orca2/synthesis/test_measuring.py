@@ -11,25 +11,25 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orca2.asking.budget import Budget, BudgetStop
+from orca2.asking.cache import Cache
+from orca2.asking.engine import asking
+from orca2.asking.models.http import HttpTeacher
+from orca2.asking.models.rule import RuleTeacher
+from orca2.asking.requests import Teacher
 from orca2.errors import ConfigError, DataError
+from orca2.rows.collections.procedural_tasks import ProceduralTasks
+from orca2.rows.items import TaskItem
 from orca2.serving.outcomes import Failure, Usage
 from orca2.serving.retries import Retry
 from orca2.settings import build, build_all, compose_config
 from orca2.strategies import StrategyMixture
 from orca2.synthesis import measuring, progress
-from orca2.synthesis.asking import asking
-from orca2.synthesis.budget import Budget, BudgetStop
-from orca2.synthesis.cache import Cache
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.job import SynthesisJob
+from orca2.synthesis.answering import Answered, Asked, Failing, request_of
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.pipeline import pre_flight
-from orca2.synthesis.readers.procedural import ProceduralTasks
-from orca2.synthesis.requests import Teacher
-from orca2.synthesis.rows import Answered, Asked, Failing, request_of
 from orca2.synthesis.selection import Measured
-from orca2.synthesis.teachers.http import HttpTeacher
-from orca2.synthesis.teachers.rule import RuleTeacher
+from orca2.synthesis.synthesis_job import SynthesisJob
 from orca2.tasks.catalogue import families
 
 RETRY = Retry(attempts=2, first_seconds=0.0, longest_seconds=0.0)

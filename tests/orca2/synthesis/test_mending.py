@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from orca2.asking.budget import worst_case
+from orca2.asking.cache import Cache
+from orca2.asking.requests import TeacherError
 from orca2.errors import ConfigError
 from orca2.serving.outcomes import LASTING, Failure, Reply
 from orca2.settings import build_all, compose_config
-from orca2.synthesis.budget import worst_case
-from orca2.synthesis.cache import Cache
-from orca2.synthesis.job import SynthesisJob
-from orca2.synthesis.requests import TeacherError
+from orca2.synthesis.synthesis_job import SynthesisJob
 from tests.loopback import modes
 from tests.loopback import server as loopback
 from tests.orca2.synthesis import test_asking as engine

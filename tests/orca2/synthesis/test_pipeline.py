@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from orca2.data.files import FileSource
+from orca2.asking.budget import BudgetStop
 from orca2.data.procedural import ProceduralSource
-from orca2.data.source import survey
 from orca2.errors import CheckpointError, ConfigError, DataError
 from orca2.records import Example
+from orca2.rows.collections.procedural_tasks import ProceduralTasks
+from orca2.rows.row_files import FileSource
+from orca2.rows.source import survey
 from orca2.settings import build, build_all, compose_config
 from orca2.synthesis import pipeline
-from orca2.synthesis.budget import BudgetStop
-from orca2.synthesis.job import SynthesisJob
-from orca2.synthesis.readers.procedural import ProceduralTasks
 from orca2.synthesis.sampling import TaskMix
+from orca2.synthesis.synthesis_job import SynthesisJob
 from tests.loopback.modes import FORCED
 
 SERVED = (

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from orca2.errors import ConfigError, DataError
+from orca2.rows.items import TaskItem
 from orca2.strategies import Strategy, StrategyMixture
 from orca2.synthesis.instructions import ExplanationTuning, InstructionLibrary
-from orca2.synthesis.items import TaskItem
 from orca2.synthesis.sampling import Sampled, TaskMix, split_by_share, uniform_over_tasks
 
 
@@ -86,7 +86,7 @@ def test_explanation_tuning_keeps_choice_messages_for_choices() -> None:
     )
     free = Counter(tuning.instruct(item("t", n), MIXED).strategy for n in range(200))  # type: ignore[union-attr]
     assert free == {"m1": 200}
-    from orca2.synthesis.items import Option
+    from orca2.rows.items import Option
 
     options = {"answer_kind": "choice", "options": (Option("1", "x"),)}
     choice = Counter(tuning.instruct(item("t", n, **options), MIXED).strategy for n in range(200))  # type: ignore[union-attr]

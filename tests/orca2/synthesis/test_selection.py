@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from orca2.errors import ConfigError, DataError
+from orca2.rows.items import TaskItem
 from orca2.synthesis.evidence import evidence_markdown, evidence_table, read_outcome, write_selection
-from orca2.synthesis.items import TaskItem
 from orca2.synthesis.selection import Group, GroupEvidence, Judge, Measured, Selection, Trial, by_task, group_items
 from orca2.tasks.catalogue import families
 

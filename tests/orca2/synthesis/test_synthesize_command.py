@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orca2.synthesis.cache import Cache
+from orca2.asking.cache import Cache
 
 ROOT = Path(__file__).parents[3]
 ITEMS = 2000

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, open_data
 from orca2.modelling.build import build_tokenizer
-from orca2.option_files import options_by_name
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, check_command_line, compose_config
+from orca2.settings.option_files import options_by_name
 
 CONF = Path(__file__).parents[3] / "conf"
 OWN = """\

@@ -5,10 +5,10 @@ from random import Random
 
 import pytest
 
+from orca2.answers.grading import Grade, detect_strategy, grade
 from orca2.errors import ConfigError
 from orca2.tasks.catalogue import families
 from orca2.tasks.family import LEVELS, STRATEGIES, Draw, Family
-from orca2.tasks.grading import Grade, detect_strategy, grade
 from orca2.tasks.problems import make_problem
 from orca2.tasks.traces import explanation, steps
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from orca2.errors import DataError
-from orca2.evaluation import metrics
-from orca2.evaluation.benchmark import NOTHING, Extraction, Kind, Sample
-from orca2.evaluation.extraction import (
+from orca2.answers.extracted import NOTHING, Extraction
+from orca2.answers.extraction import (
     choice_reader,
     extract,
     number_reader,
@@ -27,7 +25,10 @@ from orca2.evaluation.extraction import (
     span_reader,
     word_reader,
 )
-from orca2.evaluation.extraction.numbers import plain_number
+from orca2.answers.extraction.numbers import plain_number
+from orca2.errors import DataError
+from orca2.evaluation import metrics
+from orca2.evaluation.benchmark import Kind, Sample
 
 Fields = Mapping[str, Any]
 """Column -> value of one row; None or no entry where the row lacks it."""

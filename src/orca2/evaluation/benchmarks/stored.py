@@ -11,11 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from orca2.answers.extracted import Extraction
 from orca2.errors import ConfigError, DataError
-from orca2.evaluation.benchmark import DOMAINS, Domain, Extraction, Judgement, Kind, Sample
+from orca2.evaluation.benchmark import DOMAINS, Domain, Judgement, Kind, Sample
 from orca2.evaluation.benchmarks.kinds import KINDS, AnswerKind, Filled
-from orca2.evaluation.benchmarks.rows import Layout
 from orca2.records import Rejected
+from orca2.rows.benchmark_rows import Layout
 
 _EVERYWHERE = frozenset({"id", "task"})
 

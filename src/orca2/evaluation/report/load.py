@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from orca2.errors import ConfigError, DataError
-from orca2.evaluation.records import SampleRecord
 from orca2.evaluation.runner import stored_records
+from orca2.evaluation.sample_records import SampleRecord
 from orca2.evaluation.verdicts import Verdict, read_verdicts
 
 REJECTED = "rejected.jsonl"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 
-from orca2.evaluation.records import AnsweredTurn, SampleRecord
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.summary import main_metric
 from orca2.evaluation.report.tables import Table
 from orca2.evaluation.results import by_cell
+from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord
 from orca2.evaluation.verdicts import Verdict
 from orca2.hashing import hash64
 from orca2.pages import content_policy

@@ -13,11 +13,11 @@ from math import fsum
 
 from orca2.evaluation.benchmark import Domain
 from orca2.evaluation.metrics import Interval, mcnemar, paired_bootstrap, wilson
-from orca2.evaluation.records import SampleRecord
 from orca2.evaluation.report.judged import Judged, judged_of, unjudged
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.paper import GROUPS
 from orca2.evaluation.results import by_cell, cell_metrics
+from orca2.evaluation.sample_records import SampleRecord
 
 ACCURACY = "accuracy"
 

@@ -14,7 +14,7 @@ from orca2.evaluation.report.markdown import markdown
 from orca2.evaluation.report.page import page
 from orca2.evaluation.report.summary import Summary, summarise
 from orca2.evaluation.report.tables import all_tables
-from orca2.runs import atomic_write_json, atomic_write_text
+from orca2.files import atomic_write_json, atomic_write_text
 
 MARKDOWN, HTML, JSON, SVG = "report.md", "report.html", "report.json", "report.svg"
 SAMPLES_EACH = 200

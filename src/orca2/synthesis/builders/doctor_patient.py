@@ -16,7 +16,7 @@ from random import Random
 
 from orca2.errors import ConfigError
 from orca2.records import Rejected
-from orca2.synthesis.items import TaskItem
+from orca2.rows.items import TaskItem
 
 HEADINGS = ("HISTORY OF PRESENT ILLNESS", "PHYSICAL EXAM", "RESULTS", "ASSESSMENT AND PLAN")
 """The four fixed sections (arXiv 2311.11045, section 4.1)."""

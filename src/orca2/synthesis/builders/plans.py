@@ -12,11 +12,11 @@ note would contain what nobody says in the conversation.
 
 from dataclasses import dataclass, replace
 
+from orca2.asking.call_plans import Plan, answer_once, draft_then_check
+from orca2.asking.requests import Ask, Request
 from orca2.serving.outcomes import Failure, Reply
 from orca2.synthesis.builders.doctor_patient import note_task
-from orca2.synthesis.conversation import Plan, answer_once, draft_then_check
 from orca2.synthesis.instructions import Instruction
-from orca2.synthesis.requests import Ask, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

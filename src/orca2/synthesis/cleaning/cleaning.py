@@ -15,10 +15,10 @@ from typing import Any
 from orca2.errors import ConfigError
 from orca2.leaks import LeakReport, leaked_ngrams
 from orca2.records import Example, Rejected
+from orca2.rows.collections.procedural_tasks import is_generated
+from orca2.rows.items import TaskItem
 from orca2.synthesis.cleaning.contamination import BenchmarkText, Contamination, NgramIndex, benchmark_texts
 from orca2.synthesis.cleaning.duplicates import Duplicates
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.readers.procedural import is_generated
 
 LISTED = 20
 """Rows of each kind that a report names."""

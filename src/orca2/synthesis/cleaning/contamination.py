@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from orca2.errors import ConfigError, DataError
 from orca2.hashing import hash64, ngrams_of, words_of
 from orca2.records import Rejected
+from orca2.rows.items import TaskItem
 from orca2.synthesis.cleaning.lineage import BLOCKED, benchmark_behind
-from orca2.synthesis.items import TaskItem
 
 LONG, SHORT = 13, 8
 """Words of an n-gram: 13 as in GPT-3 (arXiv 2005.14165, appendix C); 8 for texts too short for it, as PaLM

@@ -13,7 +13,7 @@ splits.
 import fnmatch
 from collections.abc import Mapping
 
-from orca2.synthesis.items import TaskItem
+from orca2.rows.items import TaskItem
 
 BLOCKED: Mapping[str, tuple[str, ...]] = {
     "agieval": (

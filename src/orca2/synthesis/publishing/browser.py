@@ -17,11 +17,11 @@ from string import Template
 from typing import Any
 
 from orca2.erasing import Erasing
+from orca2.files import atomic_write_text
 from orca2.hashing import hash64
 from orca2.leaks import leaked_ngrams
 from orca2.pages import content_policy
 from orca2.records import Example
-from orca2.runs import atomic_write_text
 
 SAMPLE = 2000
 """Records in the page; ours. At 4 kB each it is 8 MB, which opens in a second."""

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from orca2.erasing import Erasing
+from orca2.files import atomic_write_text
 from orca2.records import Example
-from orca2.runs import atomic_write_text
 from orca2.synthesis.merging import DATA, FIELDS, example_of
 from orca2.synthesis.publishing.browser import even_sample, write_browser
-from orca2.synthesis.publishing.card import card
-from orca2.synthesis.publishing.hub import push
+from orca2.synthesis.publishing.data_card import card
+from orca2.synthesis.publishing.upload import push
 
 READ_ROWS = 1000
 """Rows in memory while the sample is read; ours."""

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from orca2.answers.extracted import NOTHING, Extraction
 from orca2.errors import DataError
-from orca2.evaluation.benchmark import NOTHING, Extraction
-from orca2.evaluation.records import AnsweredTurn, SampleRecord, to_line
 from orca2.evaluation.report.load import Run, load_run, run_name
 from orca2.evaluation.report.paper import AVERAGE, TAGS, paper_tables
 from orca2.evaluation.report.summary import Summary, summarise
 from orca2.evaluation.report.tables import all_tables
 from orca2.evaluation.report.write import write_report
+from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord, to_line
 from orca2.evaluation.verdicts import Verdict, write_verdicts
 
 TURN = AnsweredTurn(

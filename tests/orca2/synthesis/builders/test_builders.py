@@ -5,15 +5,15 @@ from collections import Counter
 from fractions import Fraction
 from random import Random
 
+from orca2.asking.requests import Decoding, Request
 from orca2.records import Example
+from orca2.rows.items import TaskItem
 from orca2.serving.outcomes import Reply, Usage
 from orca2.synthesis.builders.arithmetic import MODULES, Arithmetic, in_base, nearest_root
 from orca2.synthesis.builders.doctor_patient import HEADINGS, STRATEGY, DoctorPatient
 from orca2.synthesis.builders.few_shot import FewShot
 from orca2.synthesis.builders.plans import Written, plan_of
 from orca2.synthesis.instructions import Instruction
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.requests import Decoding, Request
 
 
 def examples() -> list[Example]:

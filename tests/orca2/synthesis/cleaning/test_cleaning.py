@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from orca2.records import Rejected
+from orca2.rows.items import TaskItem
 from orca2.synthesis.cleaning.contamination import BenchmarkText, Contamination, NgramIndex, benchmark_texts
 from orca2.synthesis.cleaning.duplicates import Duplicates
 from orca2.synthesis.cleaning.lineage import benchmark_behind
-from orca2.synthesis.items import TaskItem
 
 LONG = " ".join(f"word{n}" for n in range(60))
 ITEM = TaskItem(

@@ -6,10 +6,10 @@ import pytest
 
 from orca2.errors import ConfigError, DataError
 from orca2.records import Example
+from orca2.rows.collections.procedural_tasks import ProceduralTasks
+from orca2.rows.items import TaskItem
 from orca2.settings import build, compose_config
 from orca2.synthesis.cleaning.cleaning import Cleaning, merged
-from orca2.synthesis.items import TaskItem
-from orca2.synthesis.readers.procedural import ProceduralTasks
 
 INSTRUCTION = "First write down the relevant facts one by one, then reason from them to the answer."
 QUESTION = "Which of the nine rivers that cross the old border between the two provinces is the longest of them all?"

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from orca2.synthesis.publishing.card import card
+from orca2.synthesis.publishing.data_card import card
 
 RECORD: dict[str, Any] = {
     "examples": 1200,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orca2.errors import ConfigError, DataError
-from orca2.synthesis.publishing.hub import PUBLISHED, push
+from orca2.synthesis.publishing.upload import PUBLISHED, push
 
 SECRET = "hf_not-a-real-token-0123456789"
 
@@ -48,7 +48,7 @@ def test_a_synthesis_pushes_when_it_is_done_and_again_on_request(
     """A switch that no command reaches, or a finished data set that would have to be made again to be pushed."""
     pushed = FakeHub()
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    monkeypatch.setattr("orca2.synthesis.publishing.hub._client", lambda secret: pushed)
+    monkeypatch.setattr("orca2.synthesis.publishing.upload._client", lambda secret: pushed)
     data_sets.make(tmp_path / "a", "size=14")
     assert pushed.calls == []
     printed = data_sets.make(tmp_path / "a", "size=14", "push_to_hub=me/data")

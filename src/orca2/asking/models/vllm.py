@@ -1,0 +1,129 @@
+"""vLLM's offline engine in this process. vLLM pins its own torch, so it lives in an environment of its own.
+
+Prefer `vllm serve` with the HTTP teacher where several processes share one model.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from orca2.asking.budget import FREE, Price
+from orca2.asking.cache import Cache
+from orca2.asking.models.gathering import Gathering, in_thread
+from orca2.asking.models.local import fingerprint
+from orca2.asking.requests import Answer, Decoding, Request
+from orca2.errors import ConfigError
+from orca2.serving.limits import Limits
+from orca2.serving.outcomes import Failure, Reply, Usage
+
+ROOM = frozenset({"gpu_memory_utilization", "swap_space", "cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens"})
+"""Engine arguments that say how much fits, besides those with `parallel` in their name."""
+LINGER = 0.2
+"""Seconds without a new request after which a batch that is not full is answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmTeacher:
+    """`vllm.LLM(model).chat(...)` over batches of requests.
+
+    Raises:
+        ConfigError: `open` raises it where vLLM is not installed.
+    """
+
+    name: str
+    path: str
+    """A folder, or a name on the hub."""
+    revision: str | None
+    max_tokens: int
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    batch_size: int
+    """Requests per call of the engine; what a crash can lose."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `vllm.LLM`, such as `tensor_parallel_size`."""
+    model: str = field(init=False)
+    """With revision and engine, where they may change the answers."""
+    price: Price = field(default=FREE, init=False)
+    cached: bool = field(default=True, init=False)
+    decoding: Decoding = field(init=False)
+    limits: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        if "trust_remote_code" in self.engine:
+            raise ConfigError("engine.trust_remote_code would run the model repository's own code; remove it")
+        decoding = Decoding(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
+        object.__setattr__(self, "model", engine_model(self.path, self.revision, self.engine))
+        object.__setattr__(self, "decoding", decoding)
+        object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
+
+    @asynccontextmanager
+    async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
+        try:
+            vllm = import_module("vllm")
+        except ImportError as error:
+            raise ConfigError(
+                f"teacher={self.name} needs vLLM in this environment: pip install vllm (in an environment of "
+                "its own, it pins torch); or run `vllm serve` there and take teacher=vllm_server here"
+            ) from error
+        llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
+
+        def answer_all(requests: Sequence[Request]) -> list[Reply | Failure]:
+            settings = [vllm.SamplingParams(**sampling(request)) for request in requests]
+            try:
+                answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
+            except ValueError as error:  # of one prompt, for all: which one it does not say
+                if len(requests) > 1:
+                    return [answer_all([request])[0] for request in requests]
+                return [refused(error)]
+            return [self._read(answer) for answer in answers]
+
+        gathering = Gathering(in_thread(answer_all), self.batch_size, LINGER)
+        try:
+            yield gathering.answer
+        finally:
+            await gathering.close()
+
+    def _read(self, answer: Any) -> Reply:
+        best = answer.outputs[0]
+        return Reply(
+            text=best.text,
+            finish_reason=best.finish_reason or "stop",
+            usage=Usage(prompt_tokens=len(answer.prompt_token_ids), completion_tokens=len(best.token_ids)),
+            model=self.model,
+        )
+
+
+def refused(error: ValueError) -> Failure:
+    """What the engine says of a prompt that it does not take."""
+    too_long = "model length" in str(error) or "context length" in str(error)
+    return Failure(kind="too_long" if too_long else "invalid", reason=str(error))
+
+
+def engine_model(path: str, revision: str | None, engine: Mapping[str, Any]) -> str:
+    """A model's name for requests: `<hub name>@<revision>+<12 digits of the engine's arguments>`, the latter two where
+    they are set; of a folder its name and fingerprint. Arguments that only say where the model is spread count not.
+    """
+    deciding = {name: value for name, value in engine.items() if "parallel" not in name and name not in ROOM}
+    settings = json.dumps(deciding, sort_keys=True) if deciding else ""
+    if Path(path).is_dir():
+        return fingerprint(Path(path), settings)
+    name = path if revision is None else f"{path}@{revision}"
+    return f"{name}+{hashlib.sha256(settings.encode()).hexdigest()[:12]}" if settings else name
+
+
+def sampling(request: Request) -> dict[str, Any]:
+    """Arguments of `vllm.SamplingParams`, of which only those that are set."""
+    decoding = request.decoding
+    values = {
+        "max_tokens": decoding.max_tokens,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "seed": None if decoding.seed is None else decoding.seed + request.sample,
+    }
+    return {name: value for name, value in values.items() if value is not None} | dict(decoding.extra)

@@ -1,0 +1,66 @@
+"""Files that are written whole or not at all, and records that grow while a run works: a full disk costs lines of
+them, not the run.
+"""
+
+import errno
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write all of `text` to `path` or nothing: a reader, or a crash, never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    # With the mode that the user's umask leaves: mkstemp's 0600 would hide the file from a user's group.
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        name.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """As `atomic_write_text`; indented, so that it can be read and compared."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append all of `text` to `path` or nothing.
+
+    Raises OSError, such as for a full disk, or where `path` is a symbolic link: it may lead out of the run's folder.
+    """
+    data = text.encode()
+    with open(path, "ab", buffering=0, opener=_no_link) as file:
+        end = file.tell()
+        if (file.write(data) or 0) < len(data):  # the disk filled up in the middle
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+@contextmanager
+def unwritten_is_a_warning(path: Path) -> Iterator[None]:
+    """Within the block `path`, a record of a run, is written; where it cannot be, the run goes on and says so once."""
+    try:
+        yield
+    except OSError as error:
+        if path not in _unwritten:
+            _unwritten.add(path)
+            print(f"WARNING: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
+
+
+_unwritten: set[Path] = set()

@@ -1,0 +1,111 @@
+"""What a data set has taken so far, over all the processes that worked on it, and what is left to each.
+
+    <account>: `probes`, or `<rank>-of-<world>`; its run in a cache is `<data set>/<account>`
+    a cache                            every call of the accounts that were opened in it
+    <out_dir>/spending/<account>.json  what an account had taken when its last process ended
+
+One cache knows all. Processes with caches of their own know each other by the files.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orca2.asking.budget import Budget, BudgetStop, Spending, spending_of
+from orca2.asking.cache import Cache
+from orca2.errors import DataError
+from orca2.files import atomic_write_json
+
+PROBES = "probes"
+FOLDER = "spending"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The accounts of one data set as this process sees them.
+
+    Raises:
+        DataError: a file that is none of an account.
+    """
+
+    cache: Cache
+    data_set: str
+    folder: Path
+    """Of the files."""
+
+    def run(self, account: str) -> str:
+        """The account's name in a cache."""
+        return f"{self.data_set}/{account}"
+
+    def taken(self) -> dict[str, Spending]:
+        """Account -> what it has taken, by the cache, or by its file where that knows of more calls."""
+        found = {run.removeprefix(self.run("")): self._cached(run) for run in self.cache.runs(self.run(""))}
+        for path in sorted(self.folder.glob("*.json")):
+            noted = _read(path)
+            if path.stem not in found or noted.requests > found[path.stem].requests:
+                found[path.stem] = noted
+        return found
+
+    def ended(self, world: int) -> list[str]:
+        """Accounts that cannot be at work while `world` processes share the data set."""
+        return [account for account in self.taken() if not account.endswith(f"-of-{world}")]
+
+    @contextmanager
+    def noting(self, account: str) -> Iterator[None]:
+        """Note at the end what the account has taken."""
+        elsewhere = self._elsewhere(account)
+        try:
+            yield
+        finally:
+            spent = self._cached(self.run(account)) + elsewhere
+            if spent.requests:
+                atomic_write_json(self.folder / f"{account}.json", asdict(spent))
+
+    def left(self, budget: Budget, account: str, peers: Sequence[str]) -> Budget:
+        """What `account` may take, by its run in this cache, while its peers work, too; `account` is one of them.
+
+        What all others have taken is off, and the rest is dealt out evenly; who has taken more than that keeps it.
+        So no process has to know what its peers spend while they are at work. Raises BudgetStop where nothing is left.
+        """
+        taken = self.taken()
+        elsewhere, total = self._elsewhere(account), sum(taken.values(), Spending())
+        left: dict[str, Any] = {}
+        for cap, unit in (("max_usd", "usd"), ("max_tokens", "tokens"), ("max_requests", "requests")):
+            limit = getattr(budget, cap)
+            if limit is None:
+                continue
+            amounts = {name: getattr(spent, unit) for name, spent in taken.items()}
+            rest = limit - sum(amount for name, amount in amounts.items() if name not in peers)
+            share = _even_share(rest, [amounts.get(peer, 0) for peer in peers]) - getattr(elsewhere, unit)
+            left[cap] = share if cap == "max_usd" else math.floor(share)
+            if left[cap] <= 0:
+                raise BudgetStop(f"{cap}={limit} is used up: this data set has taken {total}; raise it to go on", total)
+        return Budget(**left)
+
+    def _cached(self, run: str) -> Spending:
+        return spending_of(self.cache, [run])
+
+    def _elsewhere(self, account: str) -> Spending:
+        """What the account has taken by its file and not by this cache, because its last process had another one."""
+        here, taken = self._cached(self.run(account)), self.taken()
+        return taken[account] - here if account in taken else Spending()
+
+
+def _even_share(rest: float, taken: Sequence[float]) -> float:
+    """The share `s` of each with `sum(max(s, one) for one in taken) == rest`."""
+    by_amount = sorted(taken)
+    while len(by_amount) > 1 and by_amount[-1] > rest / len(by_amount):
+        rest -= by_amount.pop()
+    return rest / len(by_amount)
+
+
+def _read(path: Path) -> Spending:
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Spending(**values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is not what an account has taken ({error}); delete it to count it anew") from error

@@ -1,0 +1,180 @@
+"""Reading takes time in proportion to the text, whatever stands in it, and no text ends it.
+
+Small models fall into loops, and a pattern that is quadratic in one of them stops a whole run. Time is the processor's,
+so that other work on the machine does not count.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orca2.answers.extraction import (
+    Reader,
+    choice_reader,
+    extract,
+    number_reader,
+    ordering_reader,
+    sequence_reader,
+    span_reader,
+    word_reader,
+)
+from orca2.answers.grading import detect_strategy, grade
+from orca2.answers.verification.checkers import Verifier
+from orca2.rows.items import Option, TaskItem
+
+OPTIONS = {"A": "a ring", "B": "a field", "C": "a group", "D": "none of these"}
+READERS: dict[str, Reader] = {
+    "choice": choice_reader(OPTIONS),
+    "yes_no": choice_reader({"yes": "yes", "no": "no"}),
+    "number": number_reader(),
+    "span": span_reader("The Broncos beat the Chiefs by 3.5 points"),
+    "word": word_reader(),
+    "list": sequence_reader("List: pear apple zebra"),
+    "order": ordering_reader({"A": "x", "B": "y", "C": "z"}),
+}
+GOLD = {
+    "number": "10",
+    "choice": "B",
+    "yes_no": "yes",
+    "word": "lamp",
+    "list": "ox, ant",
+    "order": "132",
+    "span": "Rome",
+}
+
+PIECES = (
+    "Answer: ", "Answer:\n", "Answer: A\n", "Answer: 1 + 1 = 2 ", "answer", "answer (", "of the answer: ",
+    "final choice: ", "the answer is ", "the answer is\n", "the answer is 1 ", "The answer is not A. ",
+    "If the answer is ", "So 1 ", "\nSo 1", "Answer: most likely ", "most likely ", "I think it is ", "I choose ",
+    "(A) is correct ", "\nOption: A ", "Option A", "\\boxed{", "\\boxed{1}", "\\boxed{{", "{", "}", "(", "(1 = ", "[",
+    "#", "####", "#### 1\n", "# answer\n", "$$\n", "\\[", "A ", "A\n", "A, and ", "A or ", "yes\n", "not ", "9", "1 ",
+    "1,", "1,000", "1 000 ", "1/2 ", "1=", "1% ", "1e3", "1. ", "\\frac{1}{2}", "\\frac{", "\\", " ", "\n", " \n", "\t",
+    "*", "**", "* ", "_", "-", "- ", "? ", ". A", "'", ",", "İ", "«", "wait ", "wrong ", "or ", "because ", "Step 1: ",
+    "Step 1\n", "Guess:\n", "if ", "is correct ", "hundred ", "1 to ",
+)  # fmt: skip
+"""Each marker, phrase, bracket and separator that a pattern knows."""
+LOOPS = ("Answer: A\n", "the answer is ", "\\boxed{1}", "\\boxed{", "####", "9", "1=", " ", "\n", "(A) is correct ")
+"""Some of them, for the tests that are always run."""
+SHAPES = ("{}", "Answer: 1{}", "The answer is A {}", "{}\nAnswer: B", "Answer: 10\n{}")
+LONG, SECONDS = 100_000, 1.0
+"""Characters, and the processor's seconds that may pass over them."""
+FACTOR = 16
+"""Of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
+UNIT = 0.01
+"""Seconds; what is faster than that is too fast to be compared."""
+
+
+def seconds(read: Callable[[str], object], text: str) -> float:
+    start = time.process_time()
+    read(text)
+    return time.process_time() - start
+
+
+def assert_linear(read: Callable[[str], object], piece: str, shape: str = "{}") -> None:
+    long, short = (shape.format(piece * (length // len(piece))) for length in (LONG, LONG // 8))
+    taken = seconds(read, long)
+    if taken > UNIT * FACTOR:
+        # The least of three: what else the processor did in between is not the reader's.
+        taken = min(taken, *(seconds(read, long) for _ in range(2)))
+        assert taken < SECONDS, (piece, shape)
+        assert taken < FACTOR * max(UNIT, min(seconds(read, short) for _ in range(3))), (piece, shape)
+
+
+@pytest.mark.parametrize("kind", ["choice", "number", "list"])
+def test_loops_are_read_in_linear_time(kind: str) -> None:
+    """A box repeated to 100 kB took over a second beside other work."""
+    for piece in LOOPS:
+        assert_linear(lambda text: extract(text, READERS[kind]), piece)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", READERS)
+def test_readers_take_linear_time(kind: str) -> None:
+    """As above, for everything that a pattern knows."""
+    for piece in PIECES:
+        for shape in SHAPES:
+            assert_linear(lambda text: extract(text, READERS[kind]), piece, shape)
+
+
+def item(kind: str) -> TaskItem:
+    options = tuple(Option(label, text) for label, text in OPTIONS.items()) if kind == "choice" else ()
+    return TaskItem(
+        id="x/y/1", collection="x", task="y", category="c", user="What is it?", gold=(GOLD[kind],), options=options,
+        answer_kind=kind,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["number", "choice", "span"])
+def test_checks_take_linear_time(kind: str) -> None:
+    """A hedge that is looked for around every value."""
+    question = item(kind)
+    with Verifier(timeout=5) as verifier:
+        for piece in PIECES:
+            assert_linear(lambda text: verifier.check(question, text), piece, f"Answer: {GOLD[kind]} {{}}")
+
+
+@pytest.mark.parametrize("kind", ["expression", "gym"])
+def test_checks_by_other_processes_take_linear_time(kind: str) -> None:
+    """Blanks before an expression, or blank lines before a marker that gym's check looks for, took quadratic time."""
+    question = replace(item("span"), answer_kind=kind, gold=("60/19",))  # type: ignore[arg-type]
+    with Verifier(timeout=5) as verifier:
+        for piece in (" ", "\n", "- "):
+            assert_linear(lambda text: verifier.check(question, text), piece, "x {}")
+            if kind == "expression":
+                assert_linear(lambda text: verifier.check(question, text), piece, "Answer: x{}y")
+
+
+@pytest.mark.slow
+def test_grading_takes_linear_time() -> None:
+    """The strict rules of the generated families read the same students."""
+    for piece in PIECES:
+        assert_linear(lambda text: (grade("7", "number", text), detect_strategy(text)), piece)
+
+
+def test_a_step_with_an_endless_number_is_no_error() -> None:
+    """Python refuses to read a number of more than 4,300 digits: a student that counts in a loop ended the run."""
+    assert detect_strategy(f"Step 1: a\nStep {'1' * 5000}: b") == "step_by_step"
+
+
+WORDS = st.sampled_from(
+    (*PIECES, "B", "10", "lamp", ".", "yes", "(B)", "-3", "60/19", "½", "\u2212", "\x1b[0m", "\ud800")
+)
+TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=30).map("".join)
+
+
+def read_all(text: str) -> None:
+    for reader in READERS.values():
+        found = extract(text, reader, "What is it?")
+        assert found.ok == bool(found.value) == (found.span is not None)
+        assert found.span is None or 0 <= found.span[0] <= found.span[1] <= len(text)
+    for kind in ("number", "word", "list", "yes_no"):
+        grade("7", kind, text)  # type: ignore[arg-type]
+    detect_strategy(text)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(TEXTS)
+def test_no_text_ends_a_reader(text: str) -> None:
+    """A text that no one thought of raised from within a pattern, or gave a value without its place."""
+    read_all(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(TEXTS)
+def test_none_of_many_texts_ends_a_reader(text: str) -> None:
+    """As above."""
+    read_all(text)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(TEXTS, st.sampled_from(sorted(GOLD)))
+def test_no_text_ends_a_check(text: str, kind: str) -> None:
+    """A teacher's answer that raised would end a synthesis that was paid for."""
+    with Verifier(timeout=5) as verifier:
+        assert verifier.check(item(kind), text).outcome in ("right", "wrong", "undecided")
