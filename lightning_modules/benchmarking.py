@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orca2.evaluation.benchmark import Benchmark, Group, flatten
+from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.write import HTML
 from orca2.evaluation.results_folder import finish, write_rejected
 from orca2.evaluation.runner import answer_missing, expand, stored_records
-from orca2.evaluation.sample_plan import Plan, make_plan
+from orca2.evaluation.sample_plan import SamplePlan, make_plan
 from orca2.generation.hf import HFGenerator
 from orca2.generation.tokens import TokenBackend
 from orca2.modelling.sharding import gathered
@@ -34,11 +34,11 @@ class PlannedBenchmark:
     """A benchmark whose rows are read."""
 
     name: str
-    plan: Plan
+    plan: SamplePlan
 
 
 def plan_benchmark(
-    benchmark: Benchmark | Group | None, data_dir: str | None, limit: int | None
+    benchmark: Benchmark | BenchmarkGroup | None, data_dir: str | None, limit: int | None
 ) -> PlannedBenchmark | None:
     """Read the rows; None where no benchmark is wanted. Raises DataError and ConfigError, see `make_plan`."""
     if benchmark is None:

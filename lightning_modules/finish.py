@@ -13,7 +13,7 @@ from orca2.data.report import merge_lists
 from orca2.display import loss_curve, score_table
 from orca2.erasing import Erasing
 from orca2.errors import DataError
-from orca2.evaluation.held_out import Answered, HeldOutSpec, Score, answer_questions, flat_metrics, summarise
+from orca2.evaluation.held_out import Answered, HeldOutSpec, TaskScore, answer_questions, flat_metrics, summarise
 from orca2.files import atomic_write_json, atomic_write_text
 from orca2.generation.hf import HFGenerator
 from orca2.modelling.export import export_student, verify_export, verify_names
@@ -149,7 +149,7 @@ def show_results(
         console.print(_validation_line(figures), highlight=False)
     if run.rejected.exists():
         console.print(f"rejected rows and why: {run.rejected}", highlight=False)
-    scores: dict[str, list[Score]] = {message: summarise(answered) for message, answered in answers.items()}
+    scores: dict[str, list[TaskScore]] = {message: summarise(answered) for message, answered in answers.items()}
     if any(scores.values()):
         console.print(score_table(scores))
     if run.metrics.exists():  # not where the disk was full

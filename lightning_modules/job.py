@@ -45,7 +45,7 @@ from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.validation_rows import ValidationSpec, validation_batches
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError, DataError
-from orca2.evaluation.benchmark import Benchmark, Group
+from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup
 from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
 from orca2.files import atomic_write_text
 from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
@@ -106,7 +106,7 @@ class TrainingJob:
     loss_on_history: bool
     """Whether earlier answers of a conversation carry loss too."""
     thinking: Thinking = DROP
-    benchmark: Benchmark | Group | None = None
+    benchmark: Benchmark | BenchmarkGroup | None = None
     """Measured at the end, under the messages of `held_out`."""
     data_dir: str | None = None
     """Folder of the benchmark's official files; None: from the hub."""

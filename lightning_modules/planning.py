@@ -18,7 +18,7 @@ from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_kn
 from orca2.modelling.recompute import chosen_mode
 from orca2.planning.gpu import EXAMPLE, GPU, gpu_here
 from orca2.planning.lengths import outline, with_validation
-from orca2.planning.plan import Assumptions, Machine, Plan, Request, make_plan
+from orca2.planning.plan import Assumptions, Machine, Plan, PlanRequest, make_plan
 from orca2.planning.shape import LoraSize, ModelShape, shape_of
 from orca2.planning.show import show_plan
 from orca2.planning.work import StageOutline
@@ -135,14 +135,14 @@ def request_of(
     shape: ModelShape,
     tokenizer: PreTrainedTokenizerBase | None,
     label_share: float,
-) -> Request:
+) -> PlanRequest:
     """What memory depends on."""
     # Without a tokenizer nobody can tell; trained embeddings take more.
     known = tokenizer is not None and markup_is_known(job.model, job.format)
     embeddings = 0 if known else shape.head_weights * (1 if shape.tied else 2)
     lora = job.lora if job.lora.enabled else Lora(name="default", rank=16, alpha=32)
     size = LoraSize(matrices=adapter_parameters(lora, shape.layer_matrices, shape.layers), embeddings=embeddings)
-    return Request(
+    return PlanRequest(
         shape=shape,
         compute="bf16" if trainer.compute_dtype == torch.bfloat16 else "fp32",
         master="bf16" if trainer.master_dtype == torch.bfloat16 else "fp32",

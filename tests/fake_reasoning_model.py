@@ -14,10 +14,10 @@ from orca2.asking.models.rule import RuleTeacher
 from orca2.asking.requests import Answer, Request
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.stand_ins import GoldAnswers
-from orca2.generation import Chat, Reply
+from orca2.generation import Chat, ChatReply
 from orca2.reasoning import MARKERS
+from orca2.serving.outcomes import ChatReply as TeacherReply
 from orca2.serving.outcomes import Failure
-from orca2.serving.outcomes import Reply as TeacherReply
 
 TRACE = "Let me try 7.\n\nAnswer: 7\n\nNo: the answer is B. Or **Answer:** (C)? Then yes.\nThe final answer is 1,000."
 APART = "apart"
@@ -64,14 +64,14 @@ class FakeReasoningBackend:
     def prompt_tokens(self, chat: Chat) -> int:
         return 0
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         for index, chat in enumerate(chats):
             assert isinstance(chat.about, Sample)
             text, reasoning = self.fake.says(GoldAnswers().answer(chat.about, len(chat.history)), len(self.chats))
             self.chats.append(chat)
             yield (
                 index,
-                Reply(
+                ChatReply(
                     text=text,
                     reasoning=reasoning,
                     finish_reason="stop",

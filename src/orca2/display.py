@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orca2.erasing import Erasing
-from orca2.evaluation.held_out import MEAN, Score
+from orca2.evaluation.held_out import MEAN, TaskScore
 from orca2.leaks import leaked_ngrams
 from orca2.records import Example, MicroBatch, Tokens
 from orca2.rendering.renderer import Renderer
@@ -92,7 +92,7 @@ def pack_table(micro: MicroBatch, highlight: str) -> Table:
     return table
 
 
-def score_table(scores_by_message: Mapping[str, Sequence[Score]]) -> Table:
+def score_table(scores_by_message: Mapping[str, Sequence[TaskScore]]) -> Table:
     """Per task and system message: accuracy, format-OK, answer length, and the strategies that the student used."""
     table = Table(title="held-out questions, answered greedily")
     table.add_column("task")

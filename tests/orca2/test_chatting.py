@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orca2.chatting import converse
-from orca2.generation import Chat, Reply
+from orca2.generation import Chat, ChatReply
 
 
 @dataclass
@@ -18,14 +18,14 @@ class EchoingBackend:
     def prompt_tokens(self, chat: Chat) -> int:
         return len(chat.user) + sum(len(turn.user) + len(turn.answer) for turn in chat.history)
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         for index, chat in enumerate(chats):
             self.asked.append(chat)
             text = chat.user.upper()[: chat.max_new_tokens]
             reason = "stop" if len(text) == len(chat.user) else "length"
             yield (
                 index,
-                Reply(
+                ChatReply(
                     text=text, finish_reason=reason, prompt="", prompt_tokens=0, answer_tokens=len(text), seconds=0.0
                 ),
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orca2.display import loss_curve, score_table
-from orca2.evaluation.held_out import Score
+from orca2.evaluation.held_out import TaskScore
 
 
 def test_loss_curve_falls_from_the_left_top(tmp_path: Path) -> None:
@@ -27,8 +27,8 @@ def test_loss_curve_of_a_run_without_steps(tmp_path: Path) -> None:
 
 def test_score_table_pairs_the_messages() -> None:
     """The two messages stand side by side, and the strategies are those of the first."""
-    score = Score(task="sums", n=4, accuracy=0.75, format_ok=1.0, answer_tokens=12.4, strategies={"direct": 4})
-    other = Score(task="sums", n=4, accuracy=0.5, format_ok=0.25, answer_tokens=3.0, strategies={"none": 4})
+    score = TaskScore(task="sums", n=4, accuracy=0.75, format_ok=1.0, answer_tokens=12.4, strategies={"direct": 4})
+    other = TaskScore(task="sums", n=4, accuracy=0.5, format_ok=0.25, answer_tokens=3.0, strategies={"none": 4})
     console = Console(width=140, record=True)
     console.print(score_table({"cautious": [score], "empty": [other]}))
     row = next(line for line in console.export_text().splitlines() if "sums" in line)

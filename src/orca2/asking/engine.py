@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from orca2.asking.budget import Budget, BudgetStop, Purse, Reservation, Spending, check_price, expected_tokens
 from orca2.asking.cache import Cache
 from orca2.asking.call_plans import Plan
-from orca2.asking.requests import Answer, Failed, Request, Teacher, TeacherError
+from orca2.asking.requests import Answer, Failed, Request, TeacherError
+from orca2.asking.teacher import Teacher
 from orca2.serving.limits import Gate
 from orca2.serving.outcomes import NO_USAGE, Failure, FailureKind, Reply, Trouble, Usage, accepted
 from orca2.serving.retries import Retry

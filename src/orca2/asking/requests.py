@@ -13,21 +13,15 @@ nothing twice.
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from orca2.errors import ConfigError, DataError, Orca2Error
 from orca2.records import Turn
 from orca2.serving.outcomes import Failure, Reply, Trouble
 from orca2.serving.wire import messages
 from orca2.tasks.family import Problem
-
-if TYPE_CHECKING:
-    from orca2.asking.budget import Price
-    from orca2.asking.cache import Cache
-    from orca2.serving.limits import Limits
 
 KEY_VERSION = 1
 """Part of every key: raise it when the same request would be sent in another form."""
@@ -167,34 +161,3 @@ Answer = Callable[[Request], Awaitable[Reply | Failure | Trouble]]
 """One call, by an opened teacher."""
 Ask = Callable[[Request], Awaitable[Reply | Failure]]
 """One answered request: from the cache, or by as many calls as it takes."""
-
-
-class Teacher(Protocol):
-    """A model that writes answers. Opened once per event loop; everything it holds is closed with it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def model(self) -> str:
-        """Goes into every request and so into its key."""
-        ...
-
-    @property
-    def decoding(self) -> Decoding: ...
-    @property
-    def limits(self) -> "Limits": ...
-    @property
-    def price(self) -> "Price | None":
-        """None where unknown; a budget in USD is then refused."""
-        ...
-
-    @property
-    def cached(self) -> bool:
-        """False for a teacher whose answers cost nothing to make again."""
-        ...
-
-    def open(self, cache: "Cache", runs: Sequence[str]) -> AbstractAsyncContextManager[Answer]:
-        """`runs`: the run that asks, then those that ended before it; what they left unfinished at the provider is
-        stored in the cache before this returns.
-        """
-        ...

@@ -94,7 +94,7 @@ class Benchmark(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class BenchmarkGroup:
     """Several benchmarks under one name.
 
     Raises:
@@ -102,7 +102,7 @@ class Group:
     """
 
     name: str
-    members: Mapping[str, "Benchmark | Group"]
+    members: Mapping[str, "Benchmark | BenchmarkGroup"]
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -114,9 +114,9 @@ class Group:
                 )
 
 
-def flatten(benchmark: Benchmark | Group) -> dict[str, Benchmark]:
+def flatten(benchmark: Benchmark | BenchmarkGroup) -> dict[str, Benchmark]:
     """The benchmarks of a group and of the groups in it by name, each once, in order of first appearance."""
-    if not isinstance(benchmark, Group):
+    if not isinstance(benchmark, BenchmarkGroup):
         return {benchmark.name: benchmark}
     found: dict[str, Benchmark] = {}
     for member in benchmark.members.values():

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orca2.errors import ConfigError
-from orca2.evaluation.benchmark import Benchmark, Group, flatten
+from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
 from orca2.evaluation.messages import SystemMessages
 from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.load import run_name
@@ -28,7 +28,7 @@ from orca2.evaluation.report.write import HTML, MARKDOWN
 from orca2.evaluation.results import result_rows
 from orca2.evaluation.results_folder import finish, is_whole, open_for, write_rejected
 from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, stored_records
-from orca2.evaluation.sample_plan import Plan, make_plan
+from orca2.evaluation.sample_plan import SamplePlan, make_plan
 from orca2.generation import BackendSpec, Format, StudentFiles
 from orca2.processes.handshake import (
     Rank,
@@ -55,7 +55,7 @@ class EvaluationJob:
     """
 
     student: str | None
-    benchmark: Benchmark | Group
+    benchmark: Benchmark | BenchmarkGroup
     backend: BackendSpec
     messages: SystemMessages
     format: Format
@@ -73,7 +73,7 @@ class EvaluationJob:
         if self.processes < 1:
             raise ConfigError(f"processes = {self.processes}: give 1 or more")
 
-    def plan(self) -> Plan:
+    def plan(self) -> SamplePlan:
         data_dir = None if self.data_dir is None else Path(self.data_dir)
         return make_plan(flatten(self.benchmark), data_dir, self.limit, self.seed, self.allow_missing)
 
@@ -136,7 +136,7 @@ def _help(
     job: EvaluationJob,
     student: StudentFiles,
     messages: Mapping[str, str],
-    plan: Plan,
+    plan: SamplePlan,
     run: RunDirectory,
     config: Mapping[str, Any],
     rank: Rank,
@@ -160,7 +160,7 @@ def _answer(
     job: EvaluationJob,
     student: StudentFiles,
     messages: Mapping[str, str],
-    plan: Plan,
+    plan: SamplePlan,
     run: RunDirectory,
     rank: Rank,
     check: Callable[[], None],
@@ -202,7 +202,7 @@ def _is_open(run: RunDirectory, config: Mapping[str, Any]) -> bool:
         return False
 
 
-def _show_plan(plan: Plan, messages: Mapping[str, str], job: EvaluationJob, console: Console) -> None:
+def _show_plan(plan: SamplePlan, messages: Mapping[str, str], job: EvaluationJob, console: Console) -> None:
     for name, planned in plan.benchmarks.items():
         drawn = "" if job.limit is None else f", {len(planned.samples):,} drawn by seed {job.seed}"
         console.print(

@@ -74,7 +74,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class TaskScore:
     """What the answers to one task amount to."""
 
     task: str
@@ -123,7 +123,7 @@ def answer_questions(
     return answered
 
 
-def summarise(answers: Sequence[Answered]) -> list[Score]:
+def summarise(answers: Sequence[Answered]) -> list[TaskScore]:
     """One score per task in order of appearance, then their unweighted mean."""
     by_task: dict[str, list[Answered]] = {}
     for answer in answers:
@@ -132,7 +132,7 @@ def summarise(answers: Sequence[Answered]) -> list[Score]:
     if not scores:
         return []
     count = len(scores)
-    mean = Score(
+    mean = TaskScore(
         task=MEAN,
         n=sum(score.n for score in scores),
         accuracy=sum(score.accuracy for score in scores) / count,
@@ -143,9 +143,9 @@ def summarise(answers: Sequence[Answered]) -> list[Score]:
     return [*scores, mean]
 
 
-def _score(task: str, answers: Sequence[Answered]) -> Score:
+def _score(task: str, answers: Sequence[Answered]) -> TaskScore:
     n = len(answers)
-    return Score(
+    return TaskScore(
         task=task,
         n=n,
         accuracy=sum(answer.correct for answer in answers) / n,
@@ -155,7 +155,7 @@ def _score(task: str, answers: Sequence[Answered]) -> Score:
     )
 
 
-def flat_metrics(scores_by_message: Mapping[str, Sequence[Score]]) -> dict[str, float]:
+def flat_metrics(scores_by_message: Mapping[str, Sequence[TaskScore]]) -> dict[str, float]:
     """`<benchmark>/<system message>/<metric>` to number; the benchmark is `held_out` or `held_out.<task>`."""
     flat: dict[str, float] = {}
     for message, scores in scores_by_message.items():

@@ -22,7 +22,7 @@ import yaml
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.benchmarks.kinds import KINDS
-from orca2.evaluation.sample_plan import Plan
+from orca2.evaluation.sample_plan import SamplePlan
 from orca2.files import atomic_write_text
 from orca2.reasoning import split
 
@@ -30,7 +30,7 @@ PREFIX = "orca2_"
 SCORING = "scoring.py"
 
 
-def export_tasks(plan: Plan, folder: Path) -> dict[str, int]:
+def export_tasks(plan: SamplePlan, folder: Path) -> dict[str, int]:
     """Write every benchmark of the plan that can go there; returns task -> samples.
 
     Raises:

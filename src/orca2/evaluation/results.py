@@ -12,7 +12,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 
-from orca2.evaluation.sample_plan import Plan
+from orca2.evaluation.sample_plan import SamplePlan
 from orca2.evaluation.sample_records import SampleRecord
 
 Cell = tuple[str, str]
@@ -40,7 +40,7 @@ def cell_metrics(records: Sequence[SampleRecord]) -> dict[str, float]:
     }
 
 
-def flat_results(records: Iterable[SampleRecord], plan: Plan) -> dict[str, float]:
+def flat_results(records: Iterable[SampleRecord], plan: SamplePlan) -> dict[str, float]:
     """All figures, and for each benchmark how many rows its files have and how many cannot be asked."""
     flat: dict[str, float] = {}
     for (benchmark, message), cell in by_cell(records).items():

@@ -13,8 +13,8 @@ from orca2.errors import CheckpointError
 from orca2.evaluation.report.load import REJECTED, load_run
 from orca2.evaluation.report.write import add_judged, write_report
 from orca2.evaluation.results import flat_results
-from orca2.evaluation.runner import SAMPLES, Asked, merge
-from orca2.evaluation.sample_plan import Plan
+from orca2.evaluation.runner import SAMPLES, AskedSample, merge
+from orca2.evaluation.sample_plan import SamplePlan
 from orca2.files import atomic_write_json, atomic_write_text
 from orca2.records import Rejected
 from orca2.runs import RunDirectory, State
@@ -34,7 +34,7 @@ def open_folder(run: RunDirectory, config: Mapping[str, Any], overrides: Sequenc
     return run.open_or_resume(config, overrides)
 
 
-def open_for(plan: Plan, run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
+def open_for(plan: SamplePlan, run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
     """As `open_folder`; an evaluation that was done without a benchmark that is there now goes on with it."""
     state = open_folder(run, config, overrides)
     if state != "done" or is_whole(plan, run):
@@ -44,7 +44,7 @@ def open_for(plan: Plan, run: RunDirectory, config: Mapping[str, Any], overrides
     return run.open_or_resume(config, overrides)
 
 
-def is_whole(plan: Plan, run: RunDirectory) -> bool:
+def is_whole(plan: SamplePlan, run: RunDirectory) -> bool:
     """Whether the folder is done with every benchmark of the plan."""
     try:
         results = json.loads(run.results.read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def is_whole(plan: Plan, run: RunDirectory) -> bool:
     return run.is_done and all(f"data/{name}/asked" in results for name in plan.benchmarks)
 
 
-def write_rejected(plan: Plan, folder: Path) -> None:
+def write_rejected(plan: SamplePlan, folder: Path) -> None:
     """Write `rejected.jsonl`: every row that is not asked, and every absent task and benchmark, with the reason."""
     rejected = [row for one in plan.benchmarks.values() for row in (*one.rejected, *one.absent)]
     rejected += [Rejected(source=name, row="", kind="absent", reason=reason) for name, reason in plan.absent.items()]
@@ -61,7 +61,7 @@ def write_rejected(plan: Plan, folder: Path) -> None:
     atomic_write_text(folder / REJECTED, "".join(lines))
 
 
-def finish(plan: Plan, asked: list[Asked], folder: Path, name: str) -> dict[str, float]:
+def finish(plan: SamplePlan, asked: list[AskedSample], folder: Path, name: str) -> dict[str, float]:
     """Merge the records, write `results.json` and the report of a run called `name`, and mark the folder as done.
 
     Returns the flat figures. Raises DataError where a sample has no record.

@@ -19,7 +19,7 @@ from orca2.answers.extracted import Extraction
 from orca2.errors import DataError
 from orca2.evaluation.benchmark import Benchmark, Sample
 from orca2.evaluation.context import fit_to_context
-from orca2.evaluation.sample_plan import Plan
+from orca2.evaluation.sample_plan import SamplePlan
 from orca2.evaluation.sample_records import AnsweredTurn, RecordWriter, SampleRecord, read_records, to_line
 from orca2.files import atomic_write_text
 from orca2.generation import Backend, Chat, Unanswered
@@ -31,7 +31,7 @@ SHARDS = "shards"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedSample:
     """One sample of a plan under one system message."""
 
     key: str
@@ -47,14 +47,14 @@ class Asked:
 class _Pending:
     """A sample whose answers are being gathered."""
 
-    asked: Asked
+    asked: AskedSample
     turns: list[AnsweredTurn] = field(default_factory=list)
 
 
-def expand(plan: Plan, messages: Mapping[str, str], identity: Mapping[str, str]) -> list[Asked]:
+def expand(plan: SamplePlan, messages: Mapping[str, str], identity: Mapping[str, str]) -> list[AskedSample]:
     """Every sample under every message, in the order of reports. `identity`: of what answers."""
     return [
-        Asked(
+        AskedSample(
             key=_key(planned.benchmark, sample, system, identity),
             benchmark=planned.benchmark,
             message=message,
@@ -86,7 +86,12 @@ def stored_records(folder: Path) -> tuple[dict[str, SampleRecord], list[str]]:
 
 
 def answer_missing(
-    asked: list[Asked], known: Iterable[str], backend: Backend, folder: Path, rank: Rank, on_done: Callable[[], None]
+    asked: list[AskedSample],
+    known: Iterable[str],
+    backend: Backend,
+    folder: Path,
+    rank: Rank,
+    on_done: Callable[[], None],
 ) -> None:
     """Ask this rank's share of what is not known, cell by cell. `on_done` is called after each sample.
 
@@ -107,7 +112,7 @@ def answer_missing(
         raise Unanswered(f"{unanswered[0]}{others}")
 
 
-def merge(asked: list[Asked], folder: Path) -> list[SampleRecord]:
+def merge(asked: list[AskedSample], folder: Path) -> list[SampleRecord]:
     """Write `samples.jsonl`, in the order of `asked`, and remove the shards; returns the records.
 
     Raises:
@@ -126,9 +131,9 @@ def merge(asked: list[Asked], folder: Path) -> list[SampleRecord]:
     return records
 
 
-def _cells(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+def _cells(asked: Iterable[AskedSample]) -> Iterator[list[AskedSample]]:
     """Runs of equal benchmark and message."""
-    cell: list[Asked] = []
+    cell: list[AskedSample] = []
     for one in asked:
         if cell and (one.benchmark.name, one.message) != (cell[0].benchmark.name, cell[0].message):
             yield cell
@@ -138,7 +143,7 @@ def _cells(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
         yield cell
 
 
-def _answer_cell(cell: list[Asked], backend: Backend, unanswered: list[Unanswered]) -> Iterator[SampleRecord]:
+def _answer_cell(cell: list[AskedSample], backend: Backend, unanswered: list[Unanswered]) -> Iterator[SampleRecord]:
     """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; what has
     no answer is left out, and its error goes to `unanswered`.
     """

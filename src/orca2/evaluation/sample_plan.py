@@ -13,7 +13,7 @@ from orca2.records import Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedBenchmark:
+class BenchmarkSamples:
     """One benchmark with its samples, in file order."""
 
     benchmark: Benchmark
@@ -26,10 +26,10 @@ class PlannedBenchmark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SamplePlan:
     """All that will be asked, under each system message."""
 
-    benchmarks: Mapping[str, PlannedBenchmark]
+    benchmarks: Mapping[str, BenchmarkSamples]
     absent: Mapping[str, str]
     """Benchmark -> why nothing of it is asked; only where the caller allowed that."""
 
@@ -40,7 +40,7 @@ def make_plan(
     limit: int | None,
     seed: int,
     allow_missing: bool,
-) -> Plan:
+) -> SamplePlan:
     """Read every benchmark. `limit`: at most so many samples of each, drawn by `seed`; None: all.
 
     Raises:
@@ -66,10 +66,10 @@ def make_plan(
     if not planned or (absent and not allow_missing):
         hint = "\nallow_missing=true measures the others without them" if planned else ""
         raise DataError("\n".join(absent.values()) + hint)
-    return Plan(benchmarks=planned, absent=absent)
+    return SamplePlan(benchmarks=planned, absent=absent)
 
 
-def _read(benchmark: Benchmark, data_dir: Path | None, limit: int | None, seed: int) -> PlannedBenchmark:
+def _read(benchmark: Benchmark, data_dir: Path | None, limit: int | None, seed: int) -> BenchmarkSamples:
     rows = list(benchmark.samples(data_dir))
     samples = [row for row in rows if isinstance(row, Sample)]
     rejected = tuple(row for row in rows if isinstance(row, Rejected) and row.kind != "absent")
@@ -77,7 +77,7 @@ def _read(benchmark: Benchmark, data_dir: Path | None, limit: int | None, seed: 
     if not samples:
         reasons = "; ".join(f"{row.row}: {row.reason}" for row in (*rejected, *absent)[:3])
         raise DataError(f"benchmark {benchmark.name!r}: none of its {len(rejected)} rows can be asked ({reasons})")
-    return PlannedBenchmark(
+    return BenchmarkSamples(
         benchmark=benchmark,
         samples=draw(samples, limit, seed),
         rejected=rejected,

@@ -22,7 +22,7 @@ from typing import Any
 from orca2.answers.extracted import Extraction
 from orca2.errors import CheckpointError, DataError
 from orca2.evaluation.benchmark import Domain, Judgement, Kind
-from orca2.generation import Chat, FinishReason, Reply
+from orca2.generation import Chat, ChatReply, FinishReason
 from orca2.reasoning import split
 
 SYNC_EVERY_S = 1.0
@@ -53,7 +53,7 @@ class AnsweredTurn:
     """The text as the model wrote it, where `output` is only a part of it."""
 
     @classmethod
-    def of(cls, chat: Chat, reply: Reply, truncated_tokens: int = 0) -> "AnsweredTurn":
+    def of(cls, chat: Chat, reply: ChatReply, truncated_tokens: int = 0) -> "AnsweredTurn":
         """The last question of a chat with the reply to it."""
         said = split(reply.text, reply.reasoning)
         return cls(

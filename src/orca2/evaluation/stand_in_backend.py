@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.stand_ins import GoldAnswers, RandomAnswers, Silent, StandIn
-from orca2.generation import Backend, Chat, Format, Reply, StudentFiles
+from orca2.generation import Backend, Chat, ChatReply, Format, StudentFiles
 
 StandInName = Literal["gold", "random", "silent"]
 
@@ -52,13 +52,13 @@ class StandInBackend:
     def prompt_tokens(self, chat: Chat) -> int:
         return 0
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         for index, chat in enumerate(chats):
             began = time.monotonic()
             assert isinstance(chat.about, Sample)
             yield (
                 index,
-                Reply(
+                ChatReply(
                     text=self._stand_in.answer(chat.about, len(chat.history)),
                     finish_reason="stop",
                     prompt=f"{chat.system}\n\n{chat.user}".strip(),

@@ -17,7 +17,7 @@ NOT_ASKED = "not_asked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class JudgeVerdict:
     """One judgement of one answer in one run of the judge."""
 
     key: str
@@ -51,7 +51,7 @@ class Verdict:
         return self.rubric, self.judge, self.against
 
 
-def renewed(before: Iterable[Verdict], now: Sequence[Verdict]) -> list[Verdict]:
+def renewed(before: Iterable[JudgeVerdict], now: Sequence[JudgeVerdict]) -> list[JudgeVerdict]:
     """`before`, with what a judge has said `now` in the place of what it had said of the same.
 
     Where a cap stopped it now, it has still said what it said before.
@@ -66,22 +66,22 @@ def renewed(before: Iterable[Verdict], now: Sequence[Verdict]) -> list[Verdict]:
     return other + [same.get(_question(one), one) if one.problem == NOT_ASKED else one for one in now]
 
 
-def _question(verdict: Verdict) -> tuple[object, ...]:
+def _question(verdict: JudgeVerdict) -> tuple[object, ...]:
     return *verdict.series, verdict.rubric_version, verdict.key, verdict.turn, verdict.judge_run
 
 
-def write_verdicts(folder: Path, verdicts: Iterable[Verdict]) -> None:
+def write_verdicts(folder: Path, verdicts: Iterable[JudgeVerdict]) -> None:
     """Write `verdicts.jsonl`, whole or not at all."""
     atomic_write_text(folder / VERDICTS, "".join(json.dumps(asdict(one)) + "\n" for one in verdicts))
 
 
-def read_verdicts(folder: Path) -> list[Verdict]:
+def read_verdicts(folder: Path) -> list[JudgeVerdict]:
     """The folder's verdicts; none where no judge has been there. Raises DataError for a damaged file."""
     path = folder / VERDICTS
     if not path.exists():
         return []
     try:
-        return [Verdict(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [JudgeVerdict(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{path} is damaged: {error}; delete it and judge again: the cache pays nothing twice"

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from orca2.errors import ConfigError, ModelError
-from orca2.generation.protocol import Backend, Chat, Format, Reply, StudentFiles
+from orca2.generation.protocol import Backend, Chat, ChatReply, Format, StudentFiles
 from orca2.generation.students import find_student
 from orca2.generation.tokens import PromptRenderer, load_renderer
 
@@ -82,7 +82,7 @@ class LmEvalBackend:
     def prompt_tokens(self, chat: Chat) -> int:
         return len(self._renderer.prompt(chat.system, chat.user, chat.history))
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         """In calls of `batch_prompts`: lm-eval gives nothing back before all of a call is done.
 
         lm-eval cuts the beginning off a prompt that is too long; such a one is answered with the empty text here.
@@ -91,7 +91,7 @@ class LmEvalBackend:
         for start in range(0, len(chats), self._batch_prompts):
             yield from self._answer(chats, indexes[start : start + self._batch_prompts])
 
-    def _answer(self, chats: Sequence[Chat], indexes: Sequence[int]) -> Iterator[tuple[int, Reply]]:
+    def _answer(self, chats: Sequence[Chat], indexes: Sequence[int]) -> Iterator[tuple[int, ChatReply]]:
         from lm_eval.api.instance import Instance
 
         ids = {i: self._renderer.prompt(chats[i].system, chats[i].user, chats[i].history) for i in indexes}
@@ -128,7 +128,7 @@ class LmEvalBackend:
             tokens = self._count(text) if text else 0
             yield (
                 index,
-                Reply(
+                ChatReply(
                     text=text,
                     # lm-eval does not say why an answer ended.
                     finish_reason="refused" if index in altered else "length" if tokens >= rooms[index] else "stop",

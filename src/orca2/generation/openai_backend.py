@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any
 
 from orca2.errors import ConfigError, ModelError
-from orca2.generation.protocol import Backend, Chat, FinishReason, Format, Reply, StudentFiles, Unanswered
+from orca2.generation.protocol import Backend, Chat, ChatReply, FinishReason, Format, StudentFiles, Unanswered
 from orca2.serving import outcomes
 from orca2.serving.client import Call, Server, require_package
 from orca2.serving.limits import Gate, Limits
@@ -115,7 +115,7 @@ class OpenAIBackend:
     def prompt_tokens(self, chat: Chat) -> int:
         return sum(len(message["content"]) for message in messages_of(chat)) // CHARACTERS_PER_TOKEN + 1
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         """See `Backend.answer`. The calls run in a thread of their own, so that they go on while answers are scored."""
         answers = _Answers(self._spec, self, chats)
         thread = threading.Thread(target=answers.run, daemon=True)
@@ -148,7 +148,7 @@ class _Answers:
 
     def __init__(self, spec: OpenAISpec, backend: OpenAIBackend, chats: Sequence[Chat]) -> None:
         self._spec, self._backend, self._chats = spec, backend, chats
-        self.found: SimpleQueue[tuple[int, Reply] | BaseException | None] = SimpleQueue()
+        self.found: SimpleQueue[tuple[int, ChatReply] | BaseException | None] = SimpleQueue()
         self._kinds = Counter[str]()
         self._failed: list[str] = []
         self._in_a_row = 0
@@ -220,7 +220,7 @@ class _Answers:
         if reply is not None:
             self.found.put((index, reply))
 
-    def _reply(self, chat: Chat, outcome: outcomes.Reply | Failure, seconds: float) -> Reply | None:
+    def _reply(self, chat: Chat, outcome: outcomes.Reply | Failure, seconds: float) -> ChatReply | None:
         """The answer for the evaluation; None where there is none, which is an error at the end. Raises ModelError."""
         asked = messages_of(chat)
         prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in asked)
@@ -238,7 +238,7 @@ class _Answers:
                 self._kinds[f"{judged.kind}: {judged.reason}"[:200]] += 1
         self._in_a_row = 0
         text = judged.text or (judged.reason if isinstance(judged, Failure) and judged.kind == "refused" else "")
-        return Reply(
+        return ChatReply(
             text=text,
             reasoning=next((one.reasoning for one in (judged, outcome) if isinstance(one, outcomes.Reply)), ""),
             finish_reason=reason,

@@ -54,7 +54,7 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ChatReply:
     """The answer to one chat."""
 
     text: str
@@ -93,7 +93,7 @@ class Backend(Protocol):
         """Length of the chat's prompt; an estimate where the backend cannot know. Asked only where `context` is."""
         ...
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         """(index in `chats`, reply) for every chat, as soon as it is there, in any order.
 
         Raises:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from orca2.errors import ModelError
 from orca2.generation.continuous import Finished, Waiting
-from orca2.generation.protocol import Chat, Format, Generation, Reply, StudentFiles
+from orca2.generation.protocol import Chat, ChatReply, Format, Generation, StudentFiles
 from orca2.generation.students import prompt_info
 from orca2.modelling.build import READ_ERRORS
 from orca2.reasoning import opening_at_end
@@ -37,7 +37,7 @@ class TokenBackend:
     def prompt_tokens(self, chat: Chat) -> int:
         return len(self._renderer.prompt(chat.system, chat.user, chat.history))
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         """A prompt that fills the context gets an empty answer with reason `length`."""
         prompts = [self._renderer.prompt(chat.system, chat.user, chat.history) for chat in chats]
         waiting = []
@@ -50,9 +50,9 @@ class TokenBackend:
         for done in self._stream(waiting):
             yield done.index, self._reply(prompts[done.index], done.generation, done.seconds)
 
-    def _reply(self, prompt: list[int], generation: Generation, seconds: float) -> Reply:
+    def _reply(self, prompt: list[int], generation: Generation, seconds: float) -> ChatReply:
         asked = self._renderer.decode_marked(prompt)
-        return Reply(
+        return ChatReply(
             # A trace that the prompt has opened would not be seen as one where it is cut off.
             text=opening_at_end(asked) + self._renderer.decode(generation.ids),
             finish_reason=generation.finish_reason,

@@ -70,7 +70,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class PlanRequest:
     """What is to be run."""
 
     shape: ModelShape
@@ -117,7 +117,7 @@ class Request:
 class Plan:
     """Everything that `plan=true` prints."""
 
-    request: Request
+    request: PlanRequest
     machine: Machine
     memory: Memory
     stages: tuple[StageWork, ...]
@@ -134,7 +134,7 @@ class Plan:
 
 
 def make_plan(
-    request: Request,
+    request: PlanRequest,
     machine: Machine,
     stages: Sequence[StageOutline],
     utilisation: float,
@@ -166,7 +166,7 @@ def make_plan(
     )
 
 
-def remedies(request: Request, machine: Machine) -> Iterator[str]:
+def remedies(request: PlanRequest, machine: Machine) -> Iterator[str]:
     """Up to three ways to make it fit: settings alone, more GPUs, training adapters only."""
     assert machine.usable is not None
     changes = list(_changes(request, machine))
@@ -187,7 +187,7 @@ def remedies(request: Request, machine: Machine) -> Iterator[str]:
                 return
 
 
-def on_gpus(request: Request, machine: Machine, elsewhere: Machine | None) -> Iterator[str]:
+def on_gpus(request: PlanRequest, machine: Machine, elsewhere: Machine | None) -> Iterator[str]:
     """Ways to run on GPUs like `elsewhere` what does not fit a CPU; the overrides name them for another plan."""
     if machine.is_gpu or elsewhere is None:
         return
@@ -199,7 +199,7 @@ def on_gpus(request: Request, machine: Machine, elsewhere: Machine | None) -> It
         yield f"gpu={elsewhere.device} {trainer}{way}".strip()
 
 
-def _changes(request: Request, machine: Machine) -> Iterator[tuple[str, Request]]:
+def _changes(request: PlanRequest, machine: Machine) -> Iterator[tuple[str, PlanRequest]]:
     """Single changes, cheapest first."""
     if request.packs_per_micro_batch > 1:
         yield "packs_per_micro_batch=1", replace(request, packs_per_micro_batch=1)
@@ -212,7 +212,7 @@ def _changes(request: Request, machine: Machine) -> Iterator[tuple[str, Request]
         yield f"trainer.data_parallel_size={machine.ranks}", replace(request, shards=machine.ranks)
 
 
-def _smallest(request: Request, machine: Machine, changes: list[tuple[str, Request]]) -> str | None:
+def _smallest(request: PlanRequest, machine: Machine, changes: list[tuple[str, PlanRequest]]) -> str | None:
     """The fewest of `changes` that fit together; each sets other fields than the others, the last one wins."""
     assert machine.usable is not None
     for count in range(1, len(changes) + 1):
@@ -223,7 +223,7 @@ def _smallest(request: Request, machine: Machine, changes: list[tuple[str, Reque
     return None
 
 
-def _combined(request: Request, chosen: Sequence[tuple[str, Request]]) -> Request:
+def _combined(request: PlanRequest, chosen: Sequence[tuple[str, PlanRequest]]) -> PlanRequest:
     fields = ("packs_per_micro_batch", "checkpointing", "parallelism", "shards", "lora")
     changed = {
         field: getattr(one, field)
@@ -234,7 +234,7 @@ def _combined(request: Request, chosen: Sequence[tuple[str, Request]]) -> Reques
     return replace(request, **changed)
 
 
-def _more_gpus(request: Request, machine: Machine, changes: list[tuple[str, Request]]) -> Iterator[str]:
+def _more_gpus(request: PlanRequest, machine: Machine, changes: list[tuple[str, PlanRequest]]) -> Iterator[str]:
     """The smallest power of two of GPUs over which the weights, cut and recomputed, would fit."""
     if not machine.is_gpu:
         return
@@ -253,5 +253,5 @@ def _more_gpus(request: Request, machine: Machine, changes: list[tuple[str, Requ
         ranks *= 2
 
 
-def _fits(request: Request, ranks: int, usable: int) -> bool:
+def _fits(request: PlanRequest, ranks: int, usable: int) -> bool:
     return memory_of(request.shape, request.setting(ranks)).peak <= usable

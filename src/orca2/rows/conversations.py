@@ -58,7 +58,7 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
+class StoredConversation:
     """What a stored conversation holds."""
 
     system: str
@@ -69,7 +69,7 @@ class Conversation:
     notes: list[Note] = field(default_factory=list)
 
 
-def read_conversation(turns: Any, repeated: RepeatedTurns, prompt: int = 0) -> Conversation:
+def read_conversation(turns: Any, repeated: RepeatedTurns, prompt: int = 0) -> StoredConversation:
     """`prompt`: so many turns at the start bear no loss. Raises DataError with the reason why nothing can train."""
     listed = as_list(turns, "the conversation")
     if not listed:
@@ -102,7 +102,9 @@ def read_conversation(turns: Any, repeated: RepeatedTurns, prompt: int = 0) -> C
         raise DataError("no answer of the conversation bears loss: each has weight 0 or belongs to the prompt")
     if len(pairs) < whole:
         notes.append(("end with turns of weight 0: they are left out, as nothing after them is learnt", ""))
-    return Conversation(system=system, turns=tuple(turn for turn, _ in pairs), reasoning=pairs[-1][1], notes=notes)
+    return StoredConversation(
+        system=system, turns=tuple(turn for turn, _ in pairs), reasoning=pairs[-1][1], notes=notes
+    )
 
 
 def read_history(value: Any) -> tuple[Turn, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orca2.errors import DataError
-from orca2.rows.conversations import Conversation, Note, RepeatedTurns, as_list, read_conversation, read_history
+from orca2.rows.conversations import Note, RepeatedTurns, StoredConversation, as_list, read_conversation, read_history
 
 Row = Mapping[str, Any]
 
@@ -156,7 +156,7 @@ def text(value: Any, where: str) -> str:
     return value
 
 
-def _of(conversation: Conversation) -> Parsed:
+def _of(conversation: StoredConversation) -> Parsed:
     *history, last = conversation.turns
     fields = {"system": conversation.system, "user": last.user, "answer": last.answer, "history": tuple(history)}
     if conversation.reasoning:

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple, Protocol
 
 from orca2.answers.verification.checkers import Verdict, Verifier
-from orca2.answers.verification.presets import Sample, Verification
-from orca2.asking.requests import Ask, Failed, Generated, Request, Teacher
+from orca2.answers.verification.presets import AnswerSample, Verification
+from orca2.asking.requests import Ask, Failed, Generated, Request
+from orca2.asking.teacher import Teacher
 from orca2.errors import DataError
 from orca2.records import Example, Rejected
 from orca2.rows.collections.procedural_tasks import is_generated, problem_of
 from orca2.rows.items import TaskItem
 from orca2.serving.outcomes import Failure, FailureKind
-from orca2.synthesis.builders.plans import Written, plan_of
+from orca2.synthesis.builders.plans import WrittenExample, plan_of
 from orca2.synthesis.instructions import Instruction
 
 FINAL: frozenset[FailureKind] = frozenset({"too_long", "invalid", "missing", "exhausted"})
@@ -34,14 +35,14 @@ class AnswerStep(Protocol):
     def __call__(self, item: TaskItem, example: Example) -> Rejected | None: ...
 
 
-class Asked(NamedTuple):
+class AskedItem(NamedTuple):
     """An item with what its teacher is told."""
 
     item: TaskItem
     instruction: Instruction
 
 
-class Turned(NamedTuple):
+class DroppedAnswer(NamedTuple):
     """An answer that was not kept, as an example, and why."""
 
     example: Example
@@ -57,13 +58,13 @@ class Failing(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class ItemOutcome:
     """What became of an item."""
 
     item: TaskItem
     strategy: str
     kept: Example | None = None
-    others: tuple[Turned, ...] = ()
+    others: tuple[DroppedAnswer, ...] = ()
     failures: tuple[Failing, ...] = ()
     broken: str | None = None
     """Why the item cannot be sent at all."""
@@ -77,17 +78,17 @@ class Answering:
     ) -> None:
         self._teacher, self._verification, self._verifier, self._steps = teacher, verification, verifier, steps
 
-    async def __call__(self, asked: Asked, ask: Ask) -> Answered:
+    async def __call__(self, asked: AskedItem, ask: Ask) -> ItemOutcome:
         """Raises ConfigError where a check needs an extra that is not installed, and what `ask` raises."""
         item, strategy = asked.item, asked.instruction.strategy
         try:
             request = request_of(asked, self._teacher)
         except DataError as error:
-            return Answered(item=item, strategy=strategy, broken=str(error))
+            return ItemOutcome(item=item, strategy=strategy, broken=str(error))
         plan = plan_of(asked.instruction)
         examples: list[Example] = []
-        samples: list[Sample] = []
-        refused: list[Turned] = []
+        samples: list[AnswerSample] = []
+        refused: list[DroppedAnswer] = []
         failures: list[Failing] = []
         for number in range(self._verification.samples):
             written = await _written(plan(replace(request, sample=number) if number else request, ask))
@@ -99,16 +100,16 @@ class Answering:
             verdict = await self._check(item, written.reply.text)
             example = _example(asked, written, verdict)
             if reason := self._reason_against(item, example):
-                refused.append(Turned(example, number, reason))
+                refused.append(DroppedAnswer(example, number, reason))
                 continue
             examples.append(example)
-            samples.append(Sample(number=number, answer=example.answer, verdict=verdict))
+            samples.append(AnswerSample(number=number, answer=example.answer, verdict=verdict))
             if self._verification.enough(samples):
                 break
         chosen = self._verification.choose(samples)
         by_number = {sample.number: example for sample, example in zip(samples, examples, strict=True)}
-        others = [Turned(by_number[one.sample.number], one.sample.number, one.reason) for one in chosen.rejected]
-        return Answered(
+        others = [DroppedAnswer(by_number[one.sample.number], one.sample.number, one.reason) for one in chosen.rejected]
+        return ItemOutcome(
             item=item,
             strategy=strategy,
             kept=by_number[chosen.kept.number] if chosen.kept is not None else None,
@@ -128,7 +129,7 @@ class Answering:
         return None
 
 
-def request_of(asked: Asked, teacher: Teacher) -> Request:
+def request_of(asked: AskedItem, teacher: Teacher) -> Request:
     """The first call for an item. Raises DataError for a text that cannot be sent."""
     item, instruction = asked
     generated = None
@@ -143,14 +144,14 @@ def request_of(asked: Asked, teacher: Teacher) -> Request:
     )
 
 
-async def _written(calls: Awaitable[Written | Failure]) -> Written | Failure:
+async def _written(calls: Awaitable[WrittenExample | Failure]) -> WrittenExample | Failure:
     try:
         return await calls
     except Failed as failed:
         return failed.failure
 
 
-def _example(asked: Asked, written: Written, verdict: Verdict) -> Example:
+def _example(asked: AskedItem, written: WrittenExample, verdict: Verdict) -> Example:
     item, reply = asked.item, written.reply
     return Example(
         id=item.id,

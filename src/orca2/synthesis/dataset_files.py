@@ -48,7 +48,7 @@ ANSWERS = pa.schema([*EXAMPLES, ("sample", pa.int64()), ("reason", pa.string())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenFile:
     """One file of a data set."""
 
     rows: int
@@ -58,13 +58,13 @@ class Written:
 
 def write_shards(
     rows: Iterator[Mapping[str, Any]], total: int, schema: pa.Schema, folder: Path, stem: str, shard_rows: int
-) -> dict[str, Written]:
+) -> dict[str, WrittenFile]:
     """Write `total` rows as shards of `shard_rows`; returns name of file -> what it holds.
 
     Shards of an earlier division are removed. Raises DataError where there are fewer rows, or no room.
     """
     count = math.ceil(total / shard_rows)
-    files: dict[str, Written] = {}
+    files: dict[str, WrittenFile] = {}
     with clear_disk_errors(folder):
         if count:
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def write_shards(
     return files
 
 
-def write_lines(rows: Iterator[Mapping[str, Any]], path: Path) -> Written:
+def write_lines(rows: Iterator[Mapping[str, Any]], path: Path) -> WrittenFile:
     """Write rows as JSON lines."""
     count = 0
     # Half a surrogate pair of a broken row becomes its JSON escape.
@@ -107,10 +107,10 @@ def _write_groups(writer: pq.ParquetWriter, rows: Iterator[Mapping[str, Any]], w
         left -= len(group)
 
 
-def _written(path: Path, rows: int) -> Written:
+def _written(path: Path, rows: int) -> WrittenFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Written(rows=rows, bytes=path.stat().st_size, sha256=digest)
+    return WrittenFile(rows=rows, bytes=path.stat().st_size, sha256=digest)
 
 
 @contextmanager

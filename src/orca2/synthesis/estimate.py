@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from orca2.asking.budget import FREE, Price, expected_prompt_tokens, worst_case
 from orca2.asking.cache import Cache
-from orca2.asking.requests import Request, Teacher
+from orca2.asking.requests import Request
+from orca2.asking.teacher import Teacher
 from orca2.errors import DataError
 from orca2.serving.limits import Limits
 from orca2.serving.outcomes import Usage
-from orca2.synthesis.answering import Asked, request_of
+from orca2.synthesis.answering import AskedItem, request_of
 from orca2.synthesis.instructions import Calls
 
 EXPECTED_ANSWER = 300
@@ -72,7 +73,7 @@ class Estimate:
 
 
 def estimate(
-    asked: Iterable[Asked], teacher: Teacher, cache: Cache, samples: int, counts: Mapping[str, int]
+    asked: Iterable[AskedItem], teacher: Teacher, cache: Cache, samples: int, counts: Mapping[str, int]
 ) -> Estimate:
     """Go over all items without sending anything; an item that cannot be sent counts as none.
 

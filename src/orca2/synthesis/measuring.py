@@ -23,21 +23,21 @@ from orca2.answers.verification.presets import Verification
 from orca2.asking.budget import Budget
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking
-from orca2.asking.requests import Teacher
+from orca2.asking.teacher import Teacher
 from orca2.errors import ConfigError, DataError
 from orca2.rows.items import TaskItem
 from orca2.serving.outcomes import FailureKind
 from orca2.serving.retries import Retry
 from orca2.strategies import Strategy, StrategyMixture
-from orca2.synthesis.answering import Answered, Answering, Asked
+from orca2.synthesis.answering import Answering, AskedItem, ItemOutcome
 from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
 from orca2.synthesis.instructions import InstructionSource
 from orca2.synthesis.progress import ProbesLine
 from orca2.synthesis.selection import (
-    Group,
     GroupEvidence,
     Measured,
     Selection,
+    TaskGroup,
     Trial,
     by_task,
     group_items,
@@ -145,14 +145,14 @@ class AskedJudge:
         return [_measured(answered) for answered in answers]
 
 
-def as_asked(trial: Trial, instructions: InstructionSource, members: Mapping[str, Strategy]) -> Asked:
+def as_asked(trial: Trial, instructions: InstructionSource, members: Mapping[str, Strategy]) -> AskedItem:
     """A trial with what its teacher is told. Raises ConfigError where the instructions do not follow the strategy."""
     instruction = instructions.instruct(trial.item, members[trial.strategy])
     if instruction is None or instruction.strategy != trial.strategy:
         raise ConfigError(
             "strategies cannot be measured under instructions that do not follow them; take instructions=orca2"
         )
-    return Asked(trial.item, instruction)
+    return AskedItem(trial.item, instruction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class Measurement:
     """Seconds for comparing two expressions."""
 
     async def evidence(
-        self, groups: Mapping[str, Group], run: str, line: ProbesLine | None = None
+        self, groups: Mapping[str, TaskGroup], run: str, line: ProbesLine | None = None
     ) -> dict[str, GroupEvidence]:
         """Ask until each group is settled. `run` names the teacher's account; `line` shows what has come.
 
@@ -186,7 +186,7 @@ class Measurement:
                 judges[name] = AskedJudge(asked, answering, self.instructions, self.strategy.members, line)
             return await self.strategy.selection.run(groups, judges, line.rounds if line is not None else None)
 
-    def groups(self, items: Iterable[object]) -> dict[str, Group]:
+    def groups(self, items: Iterable[object]) -> dict[str, TaskGroup]:
         """The groups of a stream of items, with as many items each as may be probed.
 
         Raises DataError where none can be measured.
@@ -198,7 +198,7 @@ class Measurement:
             raise DataError(f"strategy={strategy.name}: the tasks have no items to probe")
         return groups
 
-    def grid(self, items: Iterable[object]) -> Iterator[Asked]:
+    def grid(self, items: Iterable[object]) -> Iterator[AskedItem]:
         """Every request that measuring may send to the teacher: all probes under all strategies.
 
         Raises as `groups`, and ConfigError where the instructions do not follow the strategy.
@@ -207,7 +207,7 @@ class Measurement:
             for trial in self.strategy.selection.grid(self.groups(items)):
                 yield as_asked(trial, self.instructions, self.strategy.members)
 
-    def most(self, groups: Mapping[str, Group]) -> int:
+    def most(self, groups: Mapping[str, TaskGroup]) -> int:
         """The full grid: every strategy on every item, for each judge."""
         return sum(1 for _ in self.strategy.selection.grid(groups)) * len(self._judges(""))
 
@@ -249,7 +249,7 @@ def measured_mixture(
 
 
 def _measured(answered: object) -> Measured:
-    assert isinstance(answered, Answered)
+    assert isinstance(answered, ItemOutcome)
     if answered.kept is None:
         for _, failure in answered.failures:
             if failure.kind in PASSING:

@@ -17,7 +17,7 @@ from typing import Any
 from orca2.errors import DataError
 from orca2.records import Example, Turn
 from orca2.synthesis.builders.few_shot import FewShot
-from orca2.synthesis.dataset_files import ANSWERS, EXAMPLES, Written, write_lines, write_shards
+from orca2.synthesis.dataset_files import ANSWERS, EXAMPLES, WrittenFile, write_lines, write_shards
 from orca2.synthesis.sampling import TaskMix
 from orca2.synthesis.spill import Kind, Spill, count_rows, sorted_rows
 from orca2.synthesis.synthesis_job import SynthesisJob
@@ -133,7 +133,7 @@ def example_of(row: Mapping[str, Any]) -> Example:
     return Example(**values | {"history": tuple(Turn(**turn) for turn in row["history"])})
 
 
-def _named(folder: str, files: Mapping[str, Written]) -> dict[str, Written]:
+def _named(folder: str, files: Mapping[str, WrittenFile]) -> dict[str, WrittenFile]:
     return {f"{folder}/{name}": file for name, file in files.items()}
 
 

@@ -35,15 +35,15 @@ from orca2.runs import RunDirectory, signature
 from orca2.serving.outcomes import LASTING
 from orca2.settings.option_files import quoted
 from orca2.strategies import StrategyChoice
-from orca2.synthesis.answering import Answered, Answering, Asked
+from orca2.synthesis.answering import Answering, AskedItem, ItemOutcome
 from orca2.synthesis.cleaning.cleaning import OpenCleaning, merged
 from orca2.synthesis.estimate import Estimate, estimate
 from orca2.synthesis.evidence import outcome_path
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.merging import NothingKept, example_row, write_data_set
-from orca2.synthesis.progress import ProgressLine
+from orca2.synthesis.progress import ItemsLine
 from orca2.synthesis.publishing.publish import publish, push_and_tell
-from orca2.synthesis.spending import FOLDER, PROBES, Accounts
+from orca2.synthesis.spending import FOLDER, PROBES, DataSetAccounts
 from orca2.synthesis.spill import Spill, remove
 from orca2.synthesis.synthesis_job import OPERATIONAL, SynthesisJob
 
@@ -76,7 +76,7 @@ def synthesize(
     with rank.locked():
         _drop_other_worlds(run, job.world)
         with job.opened_cache() as cache:
-            accounts = Accounts(cache, data_set, run.path / FOLDER)
+            accounts = DataSetAccounts(cache, data_set, run.path / FOLDER)
             if isinstance(job.strategy, MeasuredStrategy):
                 job = replace(job, strategy=measure(job, job.strategy, run, accounts, console))
             if not (rank.path / SUMMARY).exists():
@@ -86,7 +86,7 @@ def synthesize(
 
 
 def measure(
-    job: SynthesisJob, strategy: MeasuredStrategy, run: RunDirectory, accounts: Accounts, console: Console
+    job: SynthesisJob, strategy: MeasuredStrategy, run: RunDirectory, accounts: DataSetAccounts, console: Console
 ) -> StrategyChoice:
     """The strategy of each task as probes find it; one rank measures while the others wait for its outcome."""
     measurement = _measurement(job, strategy, accounts.cache)
@@ -99,7 +99,7 @@ def measure(
         return measured_mixture(measurement, _probed(job), name, run.path, accounts.run(PROBES), console)
 
 
-def answer_share(job: SynthesisJob, folder: Path, accounts: Accounts, console: Console) -> None:
+def answer_share(job: SynthesisJob, folder: Path, accounts: DataSetAccounts, console: Console) -> None:
     """Ask this rank's items and leave their rows in `folder`; the summary says that all are there."""
     guess = pre_flight(job, accounts.cache, console) if job.teacher.cached else None
     with _interruptible(), accounts.noting(_account(job, job.rank)):
@@ -108,7 +108,7 @@ def answer_share(job: SynthesisJob, folder: Path, accounts: Accounts, console: C
 
 
 async def _answer_share(
-    job: SynthesisJob, folder: Path, accounts: Accounts, guess: Estimate | None, console: Console
+    job: SynthesisJob, folder: Path, accounts: DataSetAccounts, guess: Estimate | None, console: Console
 ) -> dict[str, Any]:
     counts = Counter[str]()
     cleaning = job.cleaning.open()
@@ -123,9 +123,9 @@ async def _answer_share(
         async with asking(job.teacher, accounts.cache, budget, name, job.retry, ended) as ask:
             items = asked_items(job, spill, counts, cleaning)
             try:
-                with ProgressLine(console, ask, total, counts) as line:
+                with ItemsLine(console, ask, total, counts) as line:
                     async for asked, answered in ask.map(items, plan, ordered=False):
-                        assert isinstance(answered, Answered)
+                        assert isinstance(answered, ItemOutcome)
                         keep(spill, asked, answered, counts)
                         line.add(answered)
             except BudgetStop as stop:
@@ -137,7 +137,7 @@ def finish(
     job: SynthesisJob,
     run: RunDirectory,
     config: Mapping[str, Any],
-    accounts: Accounts,
+    accounts: DataSetAccounts,
     console: Console,
 ) -> None:
     """Write the data set from the rows of all ranks; only says so where some are missing. Call under the lock."""
@@ -193,7 +193,7 @@ def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
 
 def asked_items(
     job: SynthesisJob, spill: Spill | None, counts: Counter[str], cleaning: OpenCleaning | None
-) -> Iterator[Asked]:
+) -> Iterator[AskedItem]:
     """This rank's items with their instructions. What is not asked goes to `spill`; counts rows read and left out.
 
     Cleaning meets the items of all ranks, because it remembers them.
@@ -210,7 +210,7 @@ def asked_items(
         if rejected is None and isinstance(row, TaskItem):
             instruction = job.instructions.instruct(row, job.strategy)
             if instruction is not None:
-                yield Asked(row, instruction)
+                yield AskedItem(row, instruction)
                 continue
             reason = f"strategy {job.strategy.name!r} does not answer task {row.task!r}"
             rejected, stage = Rejected(source=row.collection, row=row.id, kind="left_out", reason=reason), "instruct"
@@ -220,7 +220,7 @@ def asked_items(
             spill.write("rejected", f"{rejected.source}/{rejected.row}", {**asdict(rejected), "stage": stage})
 
 
-def keep(spill: Spill, asked: Asked, answered: Answered, counts: Counter[str]) -> None:
+def keep(spill: Spill, asked: AskedItem, answered: ItemOutcome, counts: Counter[str]) -> None:
     """Put all that came of an item into the spill."""
     item = answered.item
     if answered.broken is not None:

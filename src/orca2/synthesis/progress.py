@@ -19,7 +19,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from orca2.asking.engine import Asking
-from orca2.synthesis.answering import Answered
+from orca2.synthesis.answering import ItemOutcome
 from orca2.synthesis.selection import GroupEvidence
 
 REDRAW_SECONDS = 0.25
@@ -84,7 +84,7 @@ class ProbesLine(LiveLine):
         )
 
 
-class ProgressLine(LiveLine):
+class ItemsLine(LiveLine):
     """Counts results; the last line stays.
 
     `total`: rows of the tasks, None where nobody knows; `counts["not_asked"]`: those that are left out so far.
@@ -96,7 +96,7 @@ class ProgressLine(LiveLine):
         self._started = time.monotonic()
         self.answered = self.kept = self.right = self.judged = self.failed = 0
 
-    def add(self, answered: Answered) -> None:
+    def add(self, answered: ItemOutcome) -> None:
         """Count one item, and draw if it is time."""
         self.answered += 1
         self.failed += answered.kept is None and bool(answered.failures)

@@ -54,7 +54,7 @@ Rounds = Callable[[Mapping[str, "GroupEvidence"]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class TaskGroup:
     """Tasks that share a strategy, the strategies that they can be answered under, and items to probe them
     with."""
 
@@ -64,7 +64,7 @@ class Group:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class Trials:
     """Trials of one strategy by one judge."""
 
     asked: int = 0
@@ -77,7 +77,7 @@ class Tally:
 class StrategyEvidence:
     """What was found out about one strategy in one group."""
 
-    tallies: dict[str, Tally]
+    tallies: dict[str, Trials]
     """Judge to its trials."""
     p_best: float = 0.0
     """Probability that no other strategy scores higher by more than the indifference, when last estimated."""
@@ -146,7 +146,7 @@ class Selection:
             raise ConfigError(f"selection={self.name}: token_cost is {self.token_cost}; it may not be below 0")
 
     async def run(
-        self, groups: Mapping[str, Group], judges: Mapping[str, Judge], after_round: Rounds | None = None
+        self, groups: Mapping[str, TaskGroup], judges: Mapping[str, Judge], after_round: Rounds | None = None
     ) -> dict[str, GroupEvidence]:
         """The evidence per group. Groups without a checkable item are not asked and get no strategy.
 
@@ -170,17 +170,17 @@ class Selection:
                 after_round(state)
         return state
 
-    def grid(self, groups: Mapping[str, Group]) -> Iterator[Trial]:
+    def grid(self, groups: Mapping[str, TaskGroup]) -> Iterator[Trial]:
         """All trials that a judge may be asked at most: every strategy on every item."""
         for name, group in groups.items():
             for item in self._shuffled(name, group)[: self.probes]:
                 yield from (Trial(item, strategy) for strategy in group.strategies)
 
-    def _start(self, name: str, group: Group, judges: Iterable[str]) -> GroupEvidence:
+    def _start(self, name: str, group: TaskGroup, judges: Iterable[str]) -> GroupEvidence:
         if not group.strategies:
             raise DataError(f"selection: group {name!r} has no strategy to choose from")
         checkable = [item for item in group.items if _checkable(item)][: self.probes]
-        tallies = {strategy: {judge: Tally() for judge in judges} for strategy in group.strategies}
+        tallies = {strategy: {judge: Trials() for judge in judges} for strategy in group.strategies}
         return GroupEvidence(
             tasks=group.tasks,
             strategies={strategy: StrategyEvidence(tallies=tally) for strategy, tally in tallies.items()},
@@ -188,7 +188,7 @@ class Selection:
             full_grid=len(group.strategies) * len(checkable) * len(list(judges)),
         )
 
-    def _shuffled(self, name: str, group: Group) -> list[TaskItem]:
+    def _shuffled(self, name: str, group: TaskGroup) -> list[TaskItem]:
         checkable = [item for item in group.items if _checkable(item)]
         Random(f"{self.seed}/{name}").shuffle(checkable)
         return checkable
@@ -249,7 +249,7 @@ class Selection:
 
 def group_items(
     items: Iterable[TaskItem], strategies: Sequence[str], by: Literal["task", "category"], most: int
-) -> dict[str, Group]:
+) -> dict[str, TaskGroup]:
     """Groups of at most `most` items; each offers the strategies that all of its items can be answered under.
 
     `most` items are taken evenly over a group's tasks, in the order of the collection.
@@ -266,7 +266,7 @@ def group_items(
     for name, tasks in held.items():
         each = math.ceil(most / len(tasks))
         taken = tuple(item for rows in tasks.values() for item in rows[:each])
-        groups[name] = Group(tasks=tuple(sorted(tasks)), strategies=offered[name], items=taken)
+        groups[name] = TaskGroup(tasks=tuple(sorted(tasks)), strategies=offered[name], items=taken)
     return groups
 
 

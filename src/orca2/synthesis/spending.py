@@ -25,7 +25,7 @@ FOLDER = "spending"
 
 
 @dataclass(frozen=True, slots=True)
-class Accounts:
+class DataSetAccounts:
     """The accounts of one data set as this process sees them.
 
     Raises:

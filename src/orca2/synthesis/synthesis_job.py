@@ -8,7 +8,7 @@ from orca2.asking.budget import Budget, check_price
 from orca2.asking.cache import Cache
 from orca2.asking.models.batch import BatchTeacher
 from orca2.asking.models.http import HttpTeacher, speaker_of
-from orca2.asking.requests import Teacher
+from orca2.asking.teacher import Teacher
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.rows.items import TaskReader

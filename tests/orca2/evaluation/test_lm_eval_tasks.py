@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.lm_eval_tasks import command, export_tasks, process_results
-from orca2.evaluation.sample_plan import Plan, make_plan
+from orca2.evaluation.sample_plan import SamplePlan, make_plan
 from orca2.evaluation.stand_ins import GoldAnswers, RandomAnswers
 from orca2.hashing import hash64
 from orca2.settings import build
@@ -18,7 +18,7 @@ from orca2.settings import build
 CONF = Path(__file__).parents[3] / "conf"
 
 
-def plan(folder: Path, *names: str) -> Plan:
+def plan(folder: Path, *names: str) -> SamplePlan:
     """A few samples of each benchmark, from files made here."""
     rows = [{"question": f"What is {i} + {i}?", "answer": f"#### {2 * i}"} for i in range(12)]
     (folder / "gsm8k").mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from orca2.evaluation.judging.judge_pass import judge, questions
 from orca2.evaluation.judging.rules import RuleJudge
 from orca2.evaluation.lm_eval_tasks import process_results
 from orca2.evaluation.runner import answer_missing, expand, merge
-from orca2.evaluation.sample_plan import Plan, make_plan
+from orca2.evaluation.sample_plan import SamplePlan, make_plan
 from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord, from_line, to_line
 from orca2.generation import Chat, Generation
 from orca2.generation.continuous import Finished
@@ -53,7 +53,7 @@ def evaluated(benchmark: str, backend: FakeReasoningBackend, folder: Path) -> li
     else:
         planned = make_plan({"procedural": build(compose_config("evaluate", ["benchmark=procedural"]).benchmark)},
                             None, 1, 0, False).benchmarks["procedural"]  # fmt: skip
-        plan = Plan(
+        plan = SamplePlan(
             benchmarks={one.name: replace(planned, benchmark=one, samples=tuple(samples_of(benchmark)))}, absent={}
         )
     asked = expand(plan, {"empty": ""}, backend.identity)

@@ -16,10 +16,10 @@ from orca2.evaluation.report.load import load_run
 from orca2.evaluation.report.write import add_judged, write_report
 from orca2.evaluation.results_folder import finish
 from orca2.evaluation.runner import answer_missing, expand, merge, stored_records
-from orca2.evaluation.sample_plan import Plan, PlannedBenchmark, draw, make_plan
+from orca2.evaluation.sample_plan import BenchmarkSamples, SamplePlan, draw, make_plan
 from orca2.evaluation.sample_records import RecordWriter, SampleRecord, from_line, read_records, to_line
-from orca2.evaluation.verdicts import Verdict, write_verdicts
-from orca2.generation import Chat, Reply
+from orca2.evaluation.verdicts import JudgeVerdict, write_verdicts
+from orca2.generation import Chat, ChatReply
 from orca2.processes.handshake import Rank, rank_of
 from orca2.settings import build, compose_config
 
@@ -36,10 +36,10 @@ class Words:
     def prompt_tokens(self, chat: Chat) -> int:
         return len(f"{chat.system} {chat.user}".split())
 
-    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
         for index, chat in reversed(list(enumerate(chats))):
             self.asked.append(chat)
-            reply = Reply(
+            reply = ChatReply(
                 text=self.says or chat.user.split()[0],
                 finish_reason=self.reason,  # type: ignore[arg-type]
                 prompt=chat.user,
@@ -50,10 +50,10 @@ class Words:
             yield index, reply
 
 
-def plan_of(samples: Sequence[Sample], benchmark: str) -> Plan:
+def plan_of(samples: Sequence[Sample], benchmark: str) -> SamplePlan:
     one = build(compose_config("evaluate", [f"benchmark={benchmark}"]).benchmark)
-    planned = PlannedBenchmark(benchmark=one, samples=tuple(samples), rejected=(), rows=len(samples))
-    return Plan(benchmarks={one.name: planned}, absent={})
+    planned = BenchmarkSamples(benchmark=one, samples=tuple(samples), rejected=(), rows=len(samples))
+    return SamplePlan(benchmarks={one.name: planned}, absent={})
 
 
 def number(index: int, **more: object) -> Sample:
@@ -61,7 +61,7 @@ def number(index: int, **more: object) -> Sample:
     return Sample(**(fields | {"turns": (f"w{index} and more",)} | more))  # type: ignore[arg-type]
 
 
-def records(plan: Plan, backend: Words, folder: Path) -> list[SampleRecord]:
+def records(plan: SamplePlan, backend: Words, folder: Path) -> list[SampleRecord]:
     asked = expand(plan, {"empty": ""}, backend.identity)
     answer_missing(asked, stored_records(folder)[0], backend, folder, Rank(), lambda: None)
     return merge(asked, folder)
@@ -133,7 +133,7 @@ def test_what_was_judged_early_survives_the_end(tmp_path: Path) -> None:
     plan = plan_of([sample], "mt_bench")
     asked = expand(plan, {"empty": ""}, Words.identity)
     answer_missing(asked, (), Words(), tmp_path, Rank(), lambda: None)
-    verdict = Verdict(
+    verdict = JudgeVerdict(
         key=asked[0].key, benchmark="mt_bench", task="a", message="empty", sample=sample.id, rubric="grade",
         rubric_version=1, judge="j", judge_run=0, turn=0, value=7.0,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from orca2.errors import ConfigError
 from orca2.modelling.loss import chunk_rows
 from orca2.planning.gpu import GPU
 from orca2.planning.memory import Setting, layer_bytes_per_token, memory_of
-from orca2.planning.plan import Assumptions, Machine, Request, make_plan
+from orca2.planning.plan import Assumptions, Machine, PlanRequest, make_plan
 from orca2.planning.shape import LoraSize, ModelShape, shape_of
 from orca2.planning.show import show_plan
 from orca2.planning.work import Lengths, StageOutline, operations_per_token, work_of
@@ -57,7 +57,7 @@ def setting(**changed: object) -> Setting:
     return Setting(**{**values, **changed})  # type: ignore[arg-type]
 
 
-def request(shape: ModelShape, **changed: object) -> Request:
+def request(shape: ModelShape, **changed: object) -> PlanRequest:
     values: dict[str, object] = {
         "shape": shape,
         "compute": "bf16",
@@ -75,7 +75,7 @@ def request(shape: ModelShape, **changed: object) -> Request:
         "quantized": False,
         "with_lora": LoraSize(matrices=40_000_000),
     }
-    return Request(**{**values, **changed})  # type: ignore[arg-type]
+    return PlanRequest(**{**values, **changed})  # type: ignore[arg-type]
 
 
 def test_shape_counts_what_is_there(seven: ModelShape) -> None:

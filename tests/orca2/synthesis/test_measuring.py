@@ -16,7 +16,7 @@ from orca2.asking.cache import Cache
 from orca2.asking.engine import asking
 from orca2.asking.models.http import HttpTeacher
 from orca2.asking.models.rule import RuleTeacher
-from orca2.asking.requests import Teacher
+from orca2.asking.teacher import Teacher
 from orca2.errors import ConfigError, DataError
 from orca2.rows.collections.procedural_tasks import ProceduralTasks
 from orca2.rows.items import TaskItem
@@ -25,7 +25,7 @@ from orca2.serving.retries import Retry
 from orca2.settings import build, build_all, compose_config
 from orca2.strategies import StrategyMixture
 from orca2.synthesis import measuring, progress
-from orca2.synthesis.answering import Answered, Asked, Failing, request_of
+from orca2.synthesis.answering import AskedItem, Failing, ItemOutcome, request_of
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.pipeline import pre_flight
 from orca2.synthesis.selection import Measured
@@ -95,7 +95,7 @@ def test_probes_are_answers_of_the_synthesis(loopback: Any, tmp_path: Path) -> N
         before = server.counters()["requests"]
         assert before == sum(one.calls for one in evidence.values()) > 14
         mixture = probes.strategy.mixture({name: str(one.chosen) for name, one in evidence.items()})
-        wanted = [request_of(Asked(item, probes.instructions.instruct(item, mixture)), teacher) for item in items]  # type: ignore[arg-type]
+        wanted = [request_of(AskedItem(item, probes.instructions.instruct(item, mixture)), teacher) for item in items]  # type: ignore[arg-type]
 
         async def ask_all() -> None:
             async with asking(teacher, cache, Budget(), "run", RETRY) as asked:
@@ -135,7 +135,7 @@ def test_an_answer_that_was_cut_off_costs_its_tokens() -> None:
     item = next(row for row in tasks(1).stream() if isinstance(row, TaskItem))
     usage = Usage(prompt_tokens=1, completion_tokens=40)
     failure = Failure(kind="truncated", reason="length", usage=usage)
-    answered = Answered(item=item, strategy="direct", failures=(Failing(0, failure),))
+    answered = ItemOutcome(item=item, strategy="direct", failures=(Failing(0, failure),))
     assert measuring._measured(answered) == Measured("wrong", 40)
 
 

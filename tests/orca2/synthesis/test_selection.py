@@ -12,7 +12,7 @@ import yaml
 from orca2.errors import ConfigError, DataError
 from orca2.rows.items import TaskItem
 from orca2.synthesis.evidence import evidence_markdown, evidence_table, read_outcome, write_selection
-from orca2.synthesis.selection import Group, GroupEvidence, Judge, Measured, Selection, Trial, by_task, group_items
+from orca2.synthesis.selection import GroupEvidence, Judge, Measured, Selection, TaskGroup, Trial, by_task, group_items
 from orca2.tasks.catalogue import families
 
 
@@ -21,7 +21,7 @@ def item(task: str, number: int, **fields: object) -> TaskItem:
     return TaskItem(id=f"c/{task}/{number}", task=task, **values)  # type: ignore[arg-type]
 
 
-def run(selection: Selection, groups: dict[str, Group], **judges: Judge) -> dict[str, GroupEvidence]:
+def run(selection: Selection, groups: dict[str, TaskGroup], **judges: Judge) -> dict[str, GroupEvidence]:
     return asyncio.run(selection.run(groups, judges))
 
 
@@ -39,7 +39,7 @@ def simulate(seed: int, gap: float) -> tuple[int, int, int, int]:
             worse = least + gap + rng.uniform(0, 0.95 - least - gap)
             errors[name, strategy] = least if strategy == best else worse
     groups = {
-        name: Group(tasks=(name,), strategies=one.strategies, items=tuple(item(name, n) for n in range(128)))
+        name: TaskGroup(tasks=(name,), strategies=one.strategies, items=tuple(item(name, n) for n in range(128)))
         for name, one in known.items()
     }
 
@@ -70,8 +70,8 @@ def test_known_best_is_found_with_less_than_half_of_the_grid() -> None:
 def test_tokens_cost_accuracy_and_unmeasurable_groups_are_left_alone() -> None:
     """Ten thousand tokens for the same accuracy, or a strategy chosen without evidence."""
     groups = {
-        "t": Group(tasks=("t", "u"), strategies=("long", "short"), items=tuple(item("t", n) for n in range(40))),
-        "free": Group(tasks=("f",), strategies=("long",), items=(item("f", 1, gold=(), answer_kind="text"),)),
+        "t": TaskGroup(tasks=("t", "u"), strategies=("long", "short"), items=tuple(item("t", n) for n in range(40))),
+        "free": TaskGroup(tasks=("f",), strategies=("long",), items=(item("f", 1, gold=(), answer_kind="text"),)),
     }
     evidence = run(Selection(name="measured"), groups, teacher=always_right, student=always_right)
     assert by_task(evidence) == {"t": "short", "u": "short"}
@@ -80,7 +80,7 @@ def test_tokens_cost_accuracy_and_unmeasurable_groups_are_left_alone() -> None:
 
 def test_both_judges_count() -> None:
     """A strategy that only the teacher masters must lose to one that both do."""
-    group = Group(tasks=("t",), strategies=("a", "b"), items=tuple(item("t", n) for n in range(64)))
+    group = TaskGroup(tasks=("t",), strategies=("a", "b"), items=tuple(item("t", n) for n in range(64)))
 
     async def student(trials: Sequence[Trial]) -> list[Measured]:
         return [Measured("wrong" if one.strategy == "a" else "right", 10) for one in trials]
@@ -100,7 +100,7 @@ def test_groups_offer_what_all_their_items_can_be_answered_under() -> None:
 
 def test_a_judge_that_skips_trials_is_found_out() -> None:
     """Answers paired with the wrong questions."""
-    group = Group(tasks=("t",), strategies=("a",), items=(item("t", 1),))
+    group = TaskGroup(tasks=("t",), strategies=("a",), items=(item("t", 1),))
 
     async def lazy(trials: Sequence[Trial]) -> list[Measured]:
         return []
@@ -111,7 +111,7 @@ def test_a_judge_that_skips_trials_is_found_out() -> None:
 
 def test_written_selection_is_a_strategy_config(tmp_path: Path) -> None:
     """`train.py strategy=<its path>` must find what a hand-written mixture has."""
-    group = Group(tasks=("t",), strategies=("direct",), items=(item("t", 1),))
+    group = TaskGroup(tasks=("t",), strategies=("direct",), items=(item("t", 1),))
     evidence = run(Selection(name="measured"), {"t": group}, teacher=always_right)
     config = write_selection(evidence, "measured_x", ["direct", "step_by_step"], "step_by_step", tmp_path)
     assert config == tmp_path / "strategy" / "measured_x.yaml"
@@ -129,7 +129,7 @@ def test_written_selection_is_a_strategy_config(tmp_path: Path) -> None:
 
 def test_evidence_can_be_read() -> None:
     """The table is why anybody would believe the choice."""
-    group = Group(tasks=("t",), strategies=("long", "short"), items=tuple(item("t", n) for n in range(8)))
+    group = TaskGroup(tasks=("t",), strategies=("long", "short"), items=tuple(item("t", n) for n in range(8)))
     text = evidence_markdown(run(Selection(name="measured"), {"t": group}, teacher=always_right), "measured_x")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[0] == "| strategy | teacher | tokens | score | P(best) | |"

@@ -16,7 +16,7 @@ NOT_NEEDED = "not needed: an earlier answer was kept"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class AnswerSample:
     """One of several answers to the same request."""
 
     number: int
@@ -26,10 +26,10 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turned:
+class DroppedSample:
     """A sample that is not kept, and why."""
 
-    sample: Sample
+    sample: AnswerSample
     reason: str
 
 
@@ -37,8 +37,8 @@ class Turned:
 class Chosen:
     """What became of a row's answers."""
 
-    kept: Sample | None
-    rejected: tuple[Turned, ...]
+    kept: AnswerSample | None
+    rejected: tuple[DroppedSample, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +72,25 @@ class Verification:
     def keeps(self, verdict: Verdict) -> bool:
         return self.keep[verdict.outcome]
 
-    def enough(self, samples: Sequence[Sample]) -> bool:
+    def enough(self, samples: Sequence[AnswerSample]) -> bool:
         """Whether no further answer is needed: the best possible one is there, or all were asked for."""
         best = self._ranked[0]
         return len(samples) >= self.samples or any(sample.verdict.outcome == best for sample in samples)
 
-    def choose(self, samples: Sequence[Sample]) -> Chosen:
+    def choose(self, samples: Sequence[AnswerSample]) -> Chosen:
         """The first sample of the best outcome that may be kept; the others with the reason why not."""
         kept = next(
             (sample for outcome in self._ranked for sample in samples if sample.verdict.outcome == outcome),
             None,
         )
-        rejected = tuple(Turned(sample=sample, reason=self._reason(sample)) for sample in samples if sample is not kept)
+        rejected = tuple(
+            DroppedSample(sample=sample, reason=self._reason(sample)) for sample in samples if sample is not kept
+        )
         return Chosen(kept=kept, rejected=rejected)
 
     @property
     def _ranked(self) -> tuple[Outcome, ...]:
         return tuple(outcome for outcome in ("right", "undecided", "wrong") if self.keep[outcome])
 
-    def _reason(self, sample: Sample) -> str:
+    def _reason(self, sample: AnswerSample) -> str:
         return NOT_NEEDED if self.keeps(sample.verdict) else f"{sample.verdict.outcome}: {sample.verdict.reason}"

@@ -93,7 +93,7 @@ class HttpTeacher:
             yield answer
 
 
-class Asked(Protocol):
+class ServedTeacher(Protocol):
     """What HTTP and batch teachers have in common."""
 
     @property
@@ -102,7 +102,7 @@ class Asked(Protocol):
     def api_key_env(self) -> str | None: ...
 
 
-def speaker_of(teacher: Asked) -> Speaker:
+def speaker_of(teacher: ServedTeacher) -> Speaker:
     """The teacher's name and key. Raises ConfigError for a key that is not set."""
     name = f"teacher={teacher.name}"
     return Speaker(name, "teacher", api_key(teacher.api_key_env, name, "teacher"))

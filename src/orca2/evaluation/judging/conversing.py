@@ -16,7 +16,8 @@ from orca2.answers.extracted import NOTHING, Extraction
 from orca2.asking.budget import Budget, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking
-from orca2.asking.requests import Ask, Request, Teacher
+from orca2.asking.requests import Ask, Request
+from orca2.asking.teacher import Teacher
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.judging.rubrics import sections
 from orca2.evaluation.judging.scenarios import Situation

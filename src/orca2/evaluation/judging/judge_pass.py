@@ -16,7 +16,8 @@ from pathlib import Path
 from orca2.asking.budget import Budget, BudgetStop, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import asking
-from orca2.asking.requests import Ask, Request, Teacher
+from orca2.asking.requests import Ask, Request
+from orca2.asking.teacher import Teacher
 from orca2.errors import ConfigError
 from orca2.evaluation.judging.rubrics import (
     GRADE,
@@ -30,7 +31,7 @@ from orca2.evaluation.judging.rubrics import (
     safety_request,
 )
 from orca2.evaluation.sample_records import SampleRecord
-from orca2.evaluation.verdicts import NOT_ASKED, Verdict
+from orca2.evaluation.verdicts import NOT_ASKED, JudgeVerdict
 from orca2.serving.outcomes import Failure
 from orca2.serving.retries import Retry
 
@@ -38,7 +39,7 @@ UNPARSABLE = "unparsable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class JudgeQuestion:
     """One thing to find out about one answer."""
 
     record: SampleRecord
@@ -55,7 +56,7 @@ class Question:
 class Judging:
     """What a pass brought."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[JudgeVerdict, ...]
     """One for each question."""
     spending: Spending
     stop: str
@@ -67,7 +68,7 @@ def questions(
     judge_runs: int,
     against: Sequence[SampleRecord] | None = None,
     folder: str = "",
-) -> list[Question]:
+) -> list[JudgeQuestion]:
     """Everything to ask about the records that a judge can judge; with `against`, which of two answers is better.
 
     `folder` is the one that `against` comes from.
@@ -84,7 +85,7 @@ def questions(
             (record, others.get((record.benchmark, record.version, record.message, record.sample))) for record in judged
         ]
         found = [
-            Question(
+            JudgeQuestion(
                 record=record,
                 rubric=PREFERENCE,
                 turn=0,
@@ -102,7 +103,7 @@ def questions(
     return found
 
 
-def _alone(record: SampleRecord, judge_runs: int) -> list[Question]:
+def _alone(record: SampleRecord, judge_runs: int) -> list[JudgeQuestion]:
     asked: list[tuple[Rubric, int, tuple[str, ...]]]
     if record.judgement == "grade":
         asked = [(GRADE, turn, (grade_request(record, turn),)) for turn in range(len(record.turns))]
@@ -112,14 +113,14 @@ def _alone(record: SampleRecord, judge_runs: int) -> list[Question]:
     else:
         asked = [(SAFETY, len(record.turns) - 1, (safety_request(record),))]
     return [
-        Question(record=record, rubric=rubric, turn=turn, judge_run=judge_run, texts=texts)
+        JudgeQuestion(record=record, rubric=rubric, turn=turn, judge_run=judge_run, texts=texts)
         for judge_run in range(judge_runs)
         for rubric, turn, texts in asked
     ]
 
 
 def judge(
-    asked: Sequence[Question],
+    asked: Sequence[JudgeQuestion],
     teacher: Teacher,
     cache: Path,
     budget: Budget,
@@ -135,26 +136,26 @@ def judge(
 
 
 async def _judge(
-    asked: Sequence[Question],
+    asked: Sequence[JudgeQuestion],
     teacher: Teacher,
     path: Path,
     budget: Budget,
     on_done: Callable[[], None],
     retry: Retry | None,
 ) -> Judging:
-    answered: dict[int, Verdict] = {}
+    answered: dict[int, JudgeVerdict] = {}
     stop = ""
 
-    async def plan(question: Question, ask: Ask) -> Verdict:
+    async def plan(question: JudgeQuestion, ask: Ask) -> JudgeVerdict:
         return await _verdict(question, teacher, ask)
 
     with Cache(path) as cache:
         async with asking(teacher, cache, budget, run="judge", retry=retry) as asker:
             try:
-                results: AsyncIterator[tuple[Question, Verdict | Failure]]
+                results: AsyncIterator[tuple[JudgeQuestion, JudgeVerdict | Failure]]
                 async with aclosing(asker.map(asked, plan)) as results:
                     async for question, verdict in results:
-                        assert isinstance(verdict, Verdict)  # the plan turns failures into verdicts
+                        assert isinstance(verdict, JudgeVerdict)  # the plan turns failures into verdicts
                         answered[id(question)] = verdict
                         on_done()
             except BudgetStop as cap:
@@ -165,7 +166,7 @@ async def _judge(
             return Judging(verdicts=verdicts, spending=asker.spending, stop=stop)
 
 
-async def _verdict(question: Question, teacher: Teacher, ask: Ask) -> Verdict:
+async def _verdict(question: JudgeQuestion, teacher: Teacher, ask: Ask) -> JudgeVerdict:
     values: list[float] = []
     problem, said = "" if question.texts else "empty", []
     for place, text in enumerate(question.texts):
@@ -187,9 +188,9 @@ async def _verdict(question: Question, teacher: Teacher, ask: Ask) -> Verdict:
     return _said(question, teacher, None if problem else _agreed(values), problem, "\n\n".join(said))
 
 
-def _said(question: Question, teacher: Teacher, value: float | None, problem: str, text: str) -> Verdict:
+def _said(question: JudgeQuestion, teacher: Teacher, value: float | None, problem: str, text: str) -> JudgeVerdict:
     record = question.record
-    return Verdict(
+    return JudgeVerdict(
         key=record.key,
         benchmark=record.benchmark,
         task=record.task,

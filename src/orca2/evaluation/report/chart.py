@@ -7,7 +7,7 @@ gsm8k   empty     ████████████├──┤        52.0
 from collections.abc import Sequence
 from html import escape
 
-from orca2.evaluation.report.summary import Score
+from orca2.evaluation.report.summary import BenchmarkScore
 
 WIDTH, LABELS, BAR, GAP, HEAD = 760, 270, 16, 10, 28
 """Pixels: of the picture, of the names at its left, of a bar's height, between benchmarks, of the axis."""
@@ -15,7 +15,7 @@ COLOURS = ("#2f6f9f", "#d98736", "#5a8f4e", "#8a63a8", "#b0544f", "#6b7280")
 """One for each series; told apart also in greys and by most colour-blind readers."""
 
 
-def bar_chart(scores: Sequence[Score], several_runs: bool) -> str:
+def bar_chart(scores: Sequence[BenchmarkScore], several_runs: bool) -> str:
     """The main metric of every score, in percent; empty where none has one."""
     shown = [score for score in scores if score.value]
     if not shown:
@@ -44,7 +44,7 @@ def bar_chart(scores: Sequence[Score], several_runs: bool) -> str:
     )
 
 
-def _series(score: Score, several_runs: bool) -> str:
+def _series(score: BenchmarkScore, several_runs: bool) -> str:
     return f"{score.run}, {score.message}" if several_runs else score.message
 
 
@@ -61,7 +61,7 @@ def _grid(height: int) -> str:
     return "".join(lines)
 
 
-def _bar(score: Score, name: str, y: int, colour: str) -> list[str]:
+def _bar(score: BenchmarkScore, name: str, y: int, colour: str) -> list[str]:
     value = score.value
     assert value is not None
     middle = y + BAR / 2

@@ -6,7 +6,7 @@ from math import fsum
 
 from orca2.evaluation.metrics import Interval, paired_bootstrap, wilson
 from orca2.evaluation.report.load import Run
-from orca2.evaluation.verdicts import NOT_ASKED, Verdict
+from orca2.evaluation.verdicts import NOT_ASKED, JudgeVerdict
 
 RUBRICS = ("grade", "grounding", "safety", "preference")
 RATES = ("grounding", "safety")
@@ -49,7 +49,7 @@ class Judged:
 def judged_of(run: Run) -> list[Judged]:
     """Per benchmark, message and rubric: all verdicts, then each turn, each category (what stands before the dot of
     a task's name) and each task, where there are several."""
-    cells: dict[tuple[str, ...], list[Verdict]] = {}
+    cells: dict[tuple[str, ...], list[JudgeVerdict]] = {}
     known = {record.key for record in run.records}
     for verdict in run.verdicts:
         if verdict.key in known:  # a verdict on an answer that was asked anew says nothing
@@ -59,7 +59,7 @@ def judged_of(run: Run) -> list[Judged]:
         found += _judged(run.name, verdicts, "")
         shown = {""}
         for part_of in _PARTS:
-            parts: dict[str, list[Verdict]] = {}
+            parts: dict[str, list[JudgeVerdict]] = {}
             for verdict in verdicts:
                 parts.setdefault(part_of(verdict), []).append(verdict)
             if len(parts) > 1:
@@ -71,7 +71,7 @@ def judged_of(run: Run) -> list[Judged]:
 
 def unjudged(run: Run) -> list[str]:
     """For each rubric and judge, how many answers wait for it: a cap stopped it, or they came after it."""
-    series: dict[tuple[str, str, str], list[Verdict]] = {}
+    series: dict[tuple[str, str, str], list[JudgeVerdict]] = {}
     for verdict in run.verdicts:
         series.setdefault(verdict.series, []).append(verdict)
     found = []
@@ -85,14 +85,14 @@ def unjudged(run: Run) -> list[str]:
     return found
 
 
-_PARTS: tuple[Callable[[Verdict], str], ...] = (
+_PARTS: tuple[Callable[[JudgeVerdict], str], ...] = (
     lambda verdict: f"turn {verdict.turn + 1}" if verdict.rubric == "grade" else "",
     lambda verdict: verdict.task.partition(".")[0],
     lambda verdict: verdict.task,
 )
 
 
-def _judged(run: str, verdicts: Sequence[Verdict], part: str) -> list[Judged]:
+def _judged(run: str, verdicts: Sequence[JudgeVerdict], part: str) -> list[Judged]:
     by_answer: dict[tuple[str, int], list[float]] = {}
     by_run: dict[int, list[float]] = {}
     for verdict in verdicts:

@@ -10,7 +10,7 @@ import yaml
 from orca2.errors import ConfigError, DataError
 from orca2.evaluation.runner import stored_records
 from orca2.evaluation.sample_records import SampleRecord
-from orca2.evaluation.verdicts import Verdict, read_verdicts
+from orca2.evaluation.verdicts import JudgeVerdict, read_verdicts
 
 REJECTED = "rejected.jsonl"
 
@@ -21,7 +21,7 @@ class Run:
 
     name: str
     records: tuple[SampleRecord, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[JudgeVerdict, ...]
     rows: Mapping[str, Mapping[str, float]]
     """Benchmark -> `rows`, `asked` and `rejected` rows of its files, and its `absent_tasks`; empty
     where the run is not finished."""

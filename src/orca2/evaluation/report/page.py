@@ -14,7 +14,7 @@ from orca2.evaluation.report.summary import main_metric
 from orca2.evaluation.report.tables import Table
 from orca2.evaluation.results import by_cell
 from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord
-from orca2.evaluation.verdicts import Verdict
+from orca2.evaluation.verdicts import JudgeVerdict
 from orca2.hashing import hash64
 from orca2.pages import content_policy
 
@@ -72,8 +72,8 @@ def _chosen(run: Run, each: int) -> Iterable[SampleRecord]:
         yield from (record for record in cell if record.sample in ids)
 
 
-def _by_key(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
-    found: dict[str, list[Verdict]] = {}
+def _by_key(verdicts: Sequence[JudgeVerdict]) -> dict[str, list[JudgeVerdict]]:
+    found: dict[str, list[JudgeVerdict]] = {}
     for verdict in verdicts:
         found.setdefault(verdict.key, []).append(verdict)
     return found
@@ -148,7 +148,7 @@ def _filters(chosen: Sequence[tuple[Run, SampleRecord]]) -> str:
     return "".join(parts)
 
 
-def _card(run: str, record: SampleRecord, verdicts: Sequence[Verdict]) -> str:
+def _card(run: str, record: SampleRecord, verdicts: Sequence[JudgeVerdict]) -> str:
     facts = _facts(run, record)
     data = " ".join(f'data-{name}="{escape(value, quote=True)}"' for name, value in facts.items())
     scores = ", ".join(f"{name} {value:.3g}" for name, value in record.scores.items())
@@ -172,7 +172,7 @@ def _card(run: str, record: SampleRecord, verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _said(verdict: Verdict) -> str:
+def _said(verdict: JudgeVerdict) -> str:
     value = f"no verdict ({verdict.problem})" if verdict.value is None else f"{verdict.value:g}"
     return f"{verdict.rubric} by {verdict.judge}, turn {verdict.turn + 1}, run {verdict.judge_run + 1}: {value}"
 

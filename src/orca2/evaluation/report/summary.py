@@ -23,7 +23,7 @@ ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class BenchmarkScore:
     """What the answers to a benchmark, or to one of its tasks, amount to under one system message."""
 
     run: str
@@ -93,9 +93,9 @@ class Summary:
     """Everything that a report says in figures."""
 
     runs: tuple[str, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[BenchmarkScore, ...]
     """Of whole benchmarks."""
-    tasks: tuple[Score, ...]
+    tasks: tuple[BenchmarkScore, ...]
     averages: tuple[Average, ...]
     between_messages: tuple[Difference, ...]
     between_runs: tuple[Difference, ...]
@@ -135,12 +135,12 @@ def _by_task(records: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:
     return parts
 
 
-def _score(run: str, records: Sequence[SampleRecord], task: str = "") -> Score:
+def _score(run: str, records: Sequence[SampleRecord], task: str = "") -> BenchmarkScore:
     first, n = records[0], len(records)
     metric, figures = main_metric(first), cell_metrics(records)
     values = [record.scores[metric] for record in records] if metric else []
     by_task = [_mean([one.scores[metric] for one in part]) for part in _by_task(records).values()] if metric else []
-    return Score(
+    return BenchmarkScore(
         run=run,
         benchmark=first.benchmark,
         version=first.version,
@@ -180,7 +180,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _averages(
-    run: str, scores: Sequence[Score], cells: Mapping[tuple[str, str], Sequence[SampleRecord]]
+    run: str, scores: Sequence[BenchmarkScore], cells: Mapping[tuple[str, str], Sequence[SampleRecord]]
 ) -> list[Average]:
     averages = []
     for message in dict.fromkeys(score.message for score in scores):
@@ -199,7 +199,9 @@ def _averages(
     return averages
 
 
-def _average(run: str, message: str, group: str, scores: Sequence[Score], records: Sequence[SampleRecord]) -> Average:
+def _average(
+    run: str, message: str, group: str, scores: Sequence[BenchmarkScore], records: Sequence[SampleRecord]
+) -> Average:
     return Average(
         run=run,
         message=message,

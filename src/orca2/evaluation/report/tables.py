@@ -7,7 +7,7 @@ from orca2.evaluation.metrics import Interval
 from orca2.evaluation.report.judged import RATES, Judged
 from orca2.evaluation.report.load import Run
 from orca2.evaluation.report.paper import AVERAGE, TAGS, UNVERIFIED, PaperTable, paper_tables
-from orca2.evaluation.report.summary import Difference, Score, Summary
+from orca2.evaluation.report.summary import BenchmarkScore, Difference, Summary
 
 NOTHING = "–"
 MINUS = "\u2212"
@@ -107,11 +107,11 @@ def _scores(summary: Summary) -> Table:
     )
 
 
-def _others(score: Score) -> list[str]:
+def _others(score: BenchmarkScore) -> list[str]:
     return [f"{name} {percent(value)}" for name, value in score.others.items()]
 
 
-def _place(summary: Summary) -> Callable[[Score], tuple[int, int, int]]:
+def _place(summary: Summary) -> Callable[[BenchmarkScore], tuple[int, int, int]]:
     """Benchmarks and messages in order of first appearance, so that the runs' rows stand together."""
     benchmarks = list(dict.fromkeys(score.benchmark for score in summary.scores))
     messages = list(dict.fromkeys(score.message for score in summary.scores))

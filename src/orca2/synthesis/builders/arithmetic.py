@@ -33,7 +33,7 @@ LARGEST_LENGTH = 6
 """Digits of the largest operands; below what a teacher gets wrong by carrying; ours."""
 
 
-class Question(NamedTuple):
+class WordProblem(NamedTuple):
     text: str
     answer: str
     kind: AnswerKind = "number"
@@ -47,7 +47,7 @@ class Expression(NamedTuple):
     atomic: bool
 
 
-def add_or_sub(rng: Random) -> Question:
+def add_or_sub(rng: Random) -> WordProblem:
     left, right = _decimal(rng), _decimal(rng)
     if rng.random() < 0.5:
         phrase = rng.choice(("{} plus {}", "{} + {}", "the sum of {} and {}"))
@@ -56,59 +56,59 @@ def add_or_sub(rng: Random) -> Question:
     return _asked(rng, phrase.format(left[0], _bracketed(right[0])), left[1] - right[1])
 
 
-def add_sub_multiple(rng: Random) -> Question:
+def add_sub_multiple(rng: Random) -> WordProblem:
     return _asked(rng, *_tree(rng, rng.randint(3, 6), "+-")[:2])
 
 
-def add_or_sub_in_base(rng: Random) -> Question:
+def add_or_sub_in_base(rng: Random) -> WordProblem:
     base = rng.choice([base for base in range(2, 17) if base != 10])
     left, right = _integer(rng), _integer(rng)
     sign = rng.choice("+-")
     total = left + right if sign == "+" else left - right
     text = f"In base {base}, what is {in_base(left, base)} {sign} {_bracketed(in_base(right, base))}?"
     # A number in another base is a row of digits: read as a decimal number, another spelling could equal it.
-    return Question(text, in_base(total, base), "span")
+    return WordProblem(text, in_base(total, base), "span")
 
 
-def mul(rng: Random) -> Question:
+def mul(rng: Random) -> WordProblem:
     left, right = _decimal(rng, most=4), _decimal(rng, most=4)
     phrase = rng.choice(("{} times {}", "{} * {}", "the product of {} and {}"))
     return _asked(rng, phrase.format(left[0], _bracketed(right[0])), left[1] * right[1])
 
 
-def div(rng: Random) -> Question:
+def div(rng: Random) -> WordProblem:
     divisor = _integer(rng, most=3, zero=False)
     dividend = divisor * _integer(rng, most=3) if rng.random() < 0.5 else _integer(rng)
     text = rng.choice(("What is {} divided by {}?", "Divide {} by {}.", "Calculate {} divided by {}."))
     return _answered(text.format(dividend, divisor), Fraction(dividend, divisor))
 
 
-def mul_div_multiple(rng: Random) -> Question:
+def mul_div_multiple(rng: Random) -> WordProblem:
     return _asked(rng, *_tree(rng, rng.randint(3, 5), "*/")[:2])
 
 
-def mixed(rng: Random) -> Question:
+def mixed(rng: Random) -> WordProblem:
     return _asked(rng, *_tree(rng, rng.randint(4, 6), "+-*/")[:2])
 
 
-def nearest_integer_root(rng: Random) -> Question:
+def nearest_integer_root(rng: Random) -> WordProblem:
     degree = rng.choice(sorted(ROOTS))
     root = rng.randint(2, {2: 2000, 3: 150, 4: 40, 5: 20}[degree])
     number = max(2, root**degree + rng.randint(-root, root))
     text = f"What is the {ROOTS[degree]} root of {number} to the nearest integer?"
-    return Question(text, str(nearest_root(number, degree)))
+    return WordProblem(text, str(nearest_root(number, degree)))
 
 
-def simplify_surd(rng: Random) -> Question:
+def simplify_surd(rng: Random) -> WordProblem:
     base = rng.choice(SQUARE_FREE)
     terms = [(rng.choice((-3, -2, -1, 1, 2, 3)), rng.randint(2, 12)) for _ in range(rng.randint(1, 3))]
     total = sum(factor * inner for factor, inner in terms)
     text = " + ".join(f"{_factor(factor)}sqrt({inner * inner * base})" for factor, inner in terms)
     answer = f"{_factor(total)}sqrt({base})" if total else "0"
-    return Question(f"Simplify {text.replace('+ -', '- ')}.", answer, "expression")
+    return WordProblem(f"Simplify {text.replace('+ -', '- ')}.", answer, "expression")
 
 
-MODULES: Mapping[str, Callable[[Random], Question]] = {
+MODULES: Mapping[str, Callable[[Random], WordProblem]] = {
     function.__name__: function
     for function in (
         add_or_sub, add_sub_multiple, add_or_sub_in_base, mul, div, mul_div_multiple, mixed,
@@ -202,12 +202,12 @@ def _tree(rng: Random, leaves: int, operators: str) -> Expression:
         return Expression(f" {operator} ".join(parts), value, False)
 
 
-def _asked(rng: Random, expression: str, value: Fraction) -> Question:
+def _asked(rng: Random, expression: str, value: Fraction) -> WordProblem:
     return _answered(rng.choice(ASKS).format(expression), value)
 
 
-def _answered(text: str, value: Fraction) -> Question:
-    return Question(text, _written(value), "number" if _is_decimal(value) else "expression")
+def _answered(text: str, value: Fraction) -> WordProblem:
+    return WordProblem(text, _written(value), "number" if _is_decimal(value) else "expression")
 
 
 def _is_decimal(value: Fraction) -> bool:

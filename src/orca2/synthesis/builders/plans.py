@@ -20,7 +20,7 @@ from orca2.synthesis.instructions import Instruction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenExample:
     """What the calls gave: the fields of an `Example` that depend on them."""
 
     system: str
@@ -29,22 +29,22 @@ class Written:
     """The answer, with the usage of all calls."""
 
 
-def plan_of(instruction: Instruction) -> Plan[Request, Written | Failure]:
+def plan_of(instruction: Instruction) -> Plan[Request, WrittenExample | Failure]:
     """The plan that answers a request whose system message is the instruction's."""
 
-    async def plan(request: Request, ask: Ask) -> Written | Failure:
+    async def plan(request: Request, ask: Ask) -> WrittenExample | Failure:
         if instruction.calls == "conversation_then_note":
             return await _conversation_then_note(instruction, request, ask)
         calls = draft_then_check(instruction.check) if instruction.calls == "draft_then_check" else answer_once
         reply = await calls(request, ask)
         if isinstance(reply, Failure):
             return reply
-        return Written(system=instruction.system, user=request.user, reply=reply)
+        return WrittenExample(system=instruction.system, user=request.user, reply=reply)
 
     return plan
 
 
-async def _conversation_then_note(instruction: Instruction, request: Request, ask: Ask) -> Written | Failure:
+async def _conversation_then_note(instruction: Instruction, request: Request, ask: Ask) -> WrittenExample | Failure:
     conversation = await ask(request)
     if isinstance(conversation, Failure):
         return conversation
@@ -54,4 +54,4 @@ async def _conversation_then_note(instruction: Instruction, request: Request, as
         return replace(note, usage=note.usage + conversation.usage)
     known = note.usage_known and conversation.usage_known
     note = replace(note, usage=note.usage + conversation.usage, usage_known=known)
-    return Written(system=instruction.check, user=user, reply=note)
+    return WrittenExample(system=instruction.check, user=user, reply=note)

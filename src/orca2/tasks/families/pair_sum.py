@@ -21,12 +21,12 @@ HIGHEST = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class NumbersAndTotal:
     numbers: tuple[int, ...]
     total: int
 
 
-def draw(rng: Random, level: int) -> Draw[Numbers]:
+def draw(rng: Random, level: int) -> Draw[NumbersAndTotal]:
     # Redrawn until one pair of neighbours alone fits; most draws do.
     while True:
         numbers = [rng.randint(0, HIGHEST)]
@@ -39,10 +39,10 @@ def draw(rng: Random, level: int) -> Draw[Numbers]:
     place = totals.index(total)
     listed = ", ".join(str(number) for number in numbers)
     answer = f"{numbers[place]}, {numbers[place + 1]}"
-    return Draw(f"Which neighbours make {total}: {listed}?", answer, Numbers(tuple(numbers), total))
+    return Draw(f"Which neighbours make {total}: {listed}?", answer, NumbersAndTotal(tuple(numbers), total))
 
 
-def tries(problem: Problem[Numbers]) -> list[tuple[str, str]]:
+def tries(problem: Problem[NumbersAndTotal]) -> list[tuple[str, str]]:
     """(pair, its sum, the total and whether they are equal), up to the first that fits."""
     rounds = []
     for one, other in pairwise(problem.state.numbers):
@@ -58,19 +58,19 @@ def tries(problem: Problem[Numbers]) -> list[tuple[str, str]]:
     return rounds
 
 
-def try_in_turn(problem: Problem[Numbers]) -> str:
+def try_in_turn(problem: Problem[NumbersAndTotal]) -> str:
     return guesses(tries(problem))
 
 
-def sums(problem: Problem[Numbers]) -> str:
+def sums(problem: Problem[NumbersAndTotal]) -> str:
     return steps(check for _, check in tries(problem))
 
 
-def all_sums(problem: Problem[Numbers]) -> str:
+def all_sums(problem: Problem[NumbersAndTotal]) -> str:
     return extract(", ".join(str(one + other) for one, other in pairwise(problem.state.numbers)))
 
 
-def number_of_pairs(problem: Problem[Numbers]) -> str:
+def number_of_pairs(problem: Problem[NumbersAndTotal]) -> str:
     state = problem.state
     return explanation(f"One of {len(state.numbers) - 1} pairs makes {state.total}.")
 

@@ -9,7 +9,7 @@ import pytest
 
 from orca2.answers.verification.checkers import Verdict, Verifier
 from orca2.answers.verification.expressions import ExpressionChecker, is_expression, rational
-from orca2.answers.verification.presets import NOT_NEEDED, Sample, Verification
+from orca2.answers.verification.presets import NOT_NEEDED, AnswerSample, Verification
 from orca2.errors import ConfigError, DataError
 from orca2.rows.collections.gym import entry_of
 from orca2.rows.collections.mathematics import AquaRat, Gsm8k
@@ -175,9 +175,9 @@ def test_a_scorer_of_gym_that_hangs_is_killed() -> None:
         entry_of("countdown size=1 seed=0 index=0")
 
 
-def samples(*outcomes: str) -> list[Sample]:
+def samples(*outcomes: str) -> list[AnswerSample]:
     return [
-        Sample(number=n, answer=f"a{n}", verdict=Verdict(outcome=outcome, reason="why", value=None))  # type: ignore[arg-type]
+        AnswerSample(number=n, answer=f"a{n}", verdict=Verdict(outcome=outcome, reason="why", value=None))  # type: ignore[arg-type]
         for n, outcome in enumerate(outcomes)
     ]
 

@@ -32,7 +32,7 @@ from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord, read_rec
 from orca2.evaluation.stand_in_backend import StandInBackend
 from orca2.evaluation.stand_ins import Silent
 from orca2.evaluation.verdicts import NOT_ASKED, read_verdicts, renewed, write_verdicts
-from orca2.generation import Chat, Reply
+from orca2.generation import Chat, ChatReply
 from orca2.serving.retries import Retry
 from tests.loopback import server as loopback
 
@@ -261,13 +261,15 @@ class Student:
     def prompt_tokens(self, chat: Chat) -> int:
         return 0
 
-    def answer(self, chats: Any) -> Iterator[tuple[int, Reply]]:
+    def answer(self, chats: Any) -> Iterator[tuple[int, ChatReply]]:
         self.chats += chats
         for index, chat in enumerate(chats):
             text = f"I cannot ({len(chat.history)})."
             yield (
                 index,
-                Reply(text=text, finish_reason="stop", prompt=chat.user, prompt_tokens=1, answer_tokens=2, seconds=0.1),
+                ChatReply(
+                    text=text, finish_reason="stop", prompt=chat.user, prompt_tokens=1, answer_tokens=2, seconds=0.1
+                ),
             )
 
 

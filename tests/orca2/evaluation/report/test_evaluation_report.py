@@ -18,7 +18,7 @@ from orca2.evaluation.report.summary import Summary, summarise
 from orca2.evaluation.report.tables import all_tables
 from orca2.evaluation.report.write import write_report
 from orca2.evaluation.sample_records import AnsweredTurn, SampleRecord, to_line
-from orca2.evaluation.verdicts import Verdict, write_verdicts
+from orca2.evaluation.verdicts import JudgeVerdict, write_verdicts
 
 TURN = AnsweredTurn(
     user="Q?", prompt="P", output="Answer: B", finish_reason="stop", prompt_tokens=2, answer_tokens=3,
@@ -48,7 +48,7 @@ def records(benchmark: str, message: str, right: Sequence[float], **changes: Any
     ]
 
 
-def run(*parts: Sequence[SampleRecord], name: str = "r", verdicts: Sequence[Verdict] = ()) -> Run:
+def run(*parts: Sequence[SampleRecord], name: str = "r", verdicts: Sequence[JudgeVerdict] = ()) -> Run:
     return Run(
         name=name, records=tuple(one for part in parts for one in part), verdicts=tuple(verdicts), rows={}, problems=()
     )
@@ -134,12 +134,12 @@ def test_runs_are_paired_by_sample_and_version() -> None:
     assert any("different samples (a 3, c 2)" in note for note in summary.notes)
 
 
-def verdict(key: str, value: float | None, judge_run: int = 0, **changes: Any) -> Verdict:
+def verdict(key: str, value: float | None, judge_run: int = 0, **changes: Any) -> JudgeVerdict:
     values: dict[str, Any] = {
         "key": key, "benchmark": "qmsum", "task": "general", "message": "empty", "sample": key, "rubric": "grounding",
         "rubric_version": 1, "judge": "j", "judge_run": judge_run, "turn": 0, "value": value,
     }  # fmt: skip
-    return Verdict(**(values | changes))
+    return JudgeVerdict(**(values | changes))
 
 
 def test_judges_runs_and_their_spread() -> None:

@@ -12,7 +12,7 @@ from orca2.serving.outcomes import Reply, Usage
 from orca2.synthesis.builders.arithmetic import MODULES, Arithmetic, in_base, nearest_root
 from orca2.synthesis.builders.doctor_patient import HEADINGS, STRATEGY, DoctorPatient
 from orca2.synthesis.builders.few_shot import FewShot
-from orca2.synthesis.builders.plans import Written, plan_of
+from orca2.synthesis.builders.plans import WrittenExample, plan_of
 from orca2.synthesis.instructions import Instruction
 
 
@@ -56,7 +56,7 @@ def test_the_note_is_written_from_the_conversation_alone() -> None:
     instruction = Instruction(strategy=STRATEGY, system="talk", calls="conversation_then_note", check="note")
     request = Request(model="m", decoding=Decoding(max_tokens=9), system="talk", user=patient.user)
     written = asyncio.run(plan_of(instruction)(request, ask))
-    assert isinstance(written, Written)
+    assert isinstance(written, WrittenExample)
     assert [one.system for one in asked] == ["talk", "note"]
     assert patient.user not in asked[1].user and "reply 1" in asked[1].user
     assert all(heading in written.user for heading in HEADINGS)

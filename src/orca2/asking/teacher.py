@@ -1,0 +1,41 @@
+"""What a teacher is: a model that is asked through the engine, which holds its cache, caps and limits."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from orca2.asking.budget import Price
+from orca2.asking.cache import Cache
+from orca2.asking.requests import Answer, Decoding
+from orca2.serving.limits import Limits
+
+
+class Teacher(Protocol):
+    """A model that writes answers. Opened once per event loop; everything it holds is closed with it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> str:
+        """Goes into every request and so into its key."""
+        ...
+
+    @property
+    def decoding(self) -> Decoding: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def price(self) -> Price | None:
+        """None where unknown; a budget in USD is then refused."""
+        ...
+
+    @property
+    def cached(self) -> bool:
+        """False for a teacher whose answers cost nothing to make again."""
+        ...
+
+    def open(self, cache: Cache, runs: Sequence[str]) -> AbstractAsyncContextManager[Answer]:
+        """`runs`: the run that asks, then those that ended before it; what they left unfinished at the provider is
+        stored in the cache before this returns.
+        """
+        ...
