@@ -22,9 +22,9 @@ from lightning_modules.quiet import quiet_libraries
 from orca2.asking.budget import Budget
 from orca2.evaluation.judging.conversing import OPERATIONAL, hold
 from orca2.evaluation.judging.scenarios import Scenario, situations
-from orca2.evaluation.progress import show_progress
 from orca2.evaluation.results_folder import open_folder
 from orca2.evaluation.runner import SAMPLES
+from orca2.progress import answering
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
 from orca2.terminal import visible
@@ -54,7 +54,7 @@ def main(cfg: Any) -> None:
         else:
             with (
                 job["backend"].open(student, job["format"], 0) as backend,
-                show_progress(console, len(planned) * len(messages), 0) as on_done,
+                answering(console, len(planned) * len(messages), 0) as on_done,
             ):
                 held = asyncio.run(
                     hold(

@@ -21,10 +21,10 @@ from rich.console import Console
 from orca2.asking.budget import Budget
 from orca2.errors import ConfigError
 from orca2.evaluation.judging.judge_pass import judge, questions
-from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.load import load_run, run_name
 from orca2.evaluation.report.write import MARKDOWN, add_judged, write_report
 from orca2.evaluation.verdicts import VERDICTS, read_verdicts, renewed, write_verdicts
+from orca2.progress import answering
 from orca2.settings import build_all, run_main
 
 
@@ -41,7 +41,7 @@ def main(cfg: Any) -> None:
     asked = questions(load_run("judged", folder).records, job["judge_runs"], against, str(other or ""))
     console.print(f"judge: {teacher.model}; {len(asked):,} questions", highlight=False)
     cache = Path(job["cache"]) if job["cache"] else folder / "judge_cache.sqlite"
-    with show_progress(console, len(asked), 0) as on_done:
+    with answering(console, len(asked), 0) as on_done:
         done = judge(asked, teacher, cache, budget, on_done)
     write_verdicts(folder, renewed(read_verdicts(folder), done.verdicts))
     summary = write_report([load_run(run_name(folder), folder)], folder)

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 
 from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
-from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.write import HTML
 from orca2.evaluation.results_folder import finish, write_rejected
 from orca2.evaluation.runner import answer_missing, expand, stored_records
@@ -21,8 +20,8 @@ from orca2.generation.hf import HFGenerator
 from orca2.generation.tokens import TokenBackend
 from orca2.modelling.sharding import gathered
 from orca2.modelling.student_model import StudentForLoss
-from orca2.processes.handshake import Rank
 from orca2.processes.ranks import everyone, from_first, here
+from orca2.progress import answering
 from orca2.rendering.renderer import Renderer
 
 SEED = 0
@@ -73,8 +72,8 @@ def ask_benchmark(
     mine = asked[ranks.rank :: ranks.world]
     done = sum(one.key in set(known) for one in mine)
     console.print(f"benchmark {planned.name}: {len(asked):,} answers", highlight=False)
-    with gathered(student), show_progress(console, len(mine), done) as on_done:
-        answer_missing(asked, known, backend, folder, Rank(ranks.rank, ranks.world, ranks.local_rank), on_done)
+    with gathered(student), answering(console, len(mine), done) as on_done:
+        answer_missing(asked, known, backend, folder, ranks, on_done)
     everyone(None)  # all shares are written
 
     figures = from_first(lambda: finish(planned.plan, asked, folder, name))

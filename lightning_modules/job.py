@@ -31,12 +31,12 @@ from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, require_kept, show_results, write_results
 from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing
-from lightning_modules.progress import ProgressLine
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.space import require_space
 from lightning_modules.student import StudentModule
 from lightning_modules.tensorboard import TensorBoardSpec
 from lightning_modules.trainer import TrainerSpec
+from lightning_modules.training_line import TrainingLine
 from lightning_modules.validation import Validation
 from orca2.data.identity import changed, digests_of, require_everywhere, require_same
 from orca2.data.loader import StepShape
@@ -377,7 +377,7 @@ def fit(
     )
     carried = [] if job.optimizer_from is None else [CarriedOptimizer(Path(job.optimizer_from), run.checkpoints)]
     trainer = job.trainer.build(
-        run.path, loggers, [accounts, validation, samples, *carried, checkpoints, ProgressLine(accounts, console)]
+        run.path, loggers, [accounts, validation, samples, *carried, checkpoints, TrainingLine(accounts, console)]
     )
     trainer.fit(module, datamodule=data)
     if checkpoints.stopped:

@@ -6,15 +6,15 @@ from io import StringIO
 from rich.console import Console
 
 from lightning_modules.accounts import Accounts
-from lightning_modules.progress import ProgressLine
-from orca2.evaluation.progress import pace
+from lightning_modules.training_line import TrainingLine
+from orca2.progress import pace
 from tests.small_fit import Fit
 
 
 def test_the_loss_stands_there_from_the_first_step(make_fit: Callable[..., Fit]) -> None:
     """Who starts a student of a minute a step wants to see in the first that it learns, not in the tenth."""
     printed, fit = StringIO(), make_fit(rows=40)
-    line = ProgressLine(Accounts(every_steps=1000, epochs=1), Console(file=printed, width=140), plain_every_s=1e9)
+    line = TrainingLine(Accounts(every_steps=1000, epochs=1), Console(file=printed, width=140), plain_every_s=1e9)
     fit.run(line)
     (first,) = printed.getvalue().splitlines()
     assert f"step 1  loss {fit.recorder.losses[0]:.3f}" in first

@@ -22,7 +22,6 @@ from rich.table import Table
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
 from orca2.evaluation.messages import SystemMessages
-from orca2.evaluation.progress import show_progress
 from orca2.evaluation.report.load import run_name
 from orca2.evaluation.report.write import HTML, MARKDOWN
 from orca2.evaluation.results import result_rows
@@ -31,15 +30,15 @@ from orca2.evaluation.runner import SAMPLES, SHARDS, answer_missing, expand, sto
 from orca2.evaluation.sample_plan import SamplePlan, make_plan
 from orca2.generation import BackendSpec, Format, StudentFiles
 from orca2.processes.handshake import (
-    Rank,
     answer_call,
     check_starter,
     everyone_answered,
     open_call,
     other_processes,
-    rank_of,
     wait_until,
 )
+from orca2.processes.ranks import ALONE, Ranks, launched
+from orca2.progress import answering
 from orca2.runs import RunDirectory, signature, without_secrets
 
 PATIENCE_S = 1800.0
@@ -99,12 +98,12 @@ def run_evaluation(
     `config` is the storable config, `command` starts another process of the same job.
     Raises the errors of `orca2.errors` for what the user can mend; what was answered before is kept.
     """
-    rank, plan = rank_of(environment), job.plan()  # before a student is fetched
+    rank, plan = launched(environment) or ALONE, job.plan()  # before a student is fetched
     student = job.backend.find(job.student)
     messages = job.messages.of(student.own_messages)
     run = RunDirectory(out_dir or job.folder(student), key="out_dir")
     config = {**config, "student_fingerprint": student.fingerprint}
-    if rank.index > 0:
+    if rank.rank > 0:
         _help(job, student, messages, plan, run, config, rank, environment)
         return None
     with run.locked():
@@ -117,7 +116,7 @@ def run_evaluation(
             with other_processes(command, rank, job.processes) as (rank, check):
                 identity = _answer(job, student, messages, plan, run, rank, check, console)
                 wait_until(
-                    lambda: everyone_answered(run.path / SHARDS, word, rank.count),
+                    lambda: everyone_answered(run.path / SHARDS, word, rank.world),
                     lambda: _sizes(run),
                     "the other processes",
                     PATIENCE_S,
@@ -139,7 +138,7 @@ def _help(
     plan: SamplePlan,
     run: RunDirectory,
     config: Mapping[str, Any],
-    rank: Rank,
+    rank: Ranks,
     environment: Mapping[str, str],
 ) -> None:
     """What a process does that is not the first: its share, and nothing where the evaluation is done."""
@@ -152,7 +151,7 @@ def _help(
     if is_whole(plan, run):
         return
     _answer(job, student, messages, plan, run, rank, check, Console(quiet=True))
-    over = answer_call(run.path / SHARDS, rank.index, lambda: is_whole(plan, run))
+    over = answer_call(run.path / SHARDS, rank.rank, lambda: is_whole(plan, run))
     wait_until(over, lambda: _sizes(run), "the first process to finish", PATIENCE_S, check)
 
 
@@ -162,21 +161,21 @@ def _answer(
     messages: Mapping[str, str],
     plan: SamplePlan,
     run: RunDirectory,
-    rank: Rank,
+    rank: Ranks,
     check: Callable[[], None],
     console: Console,
 ) -> Mapping[str, str]:
     """Ask this rank's share; the identity of what answered. `check` is called after each sample."""
-    with job.backend.open(student, job.format, rank.local) as backend:
+    with job.backend.open(student, job.format, rank.local_rank) as backend:
         asked = expand(plan, messages, backend.identity)
         known, wrong = stored_records(run.path)
         for line in wrong:
             console.print(f"not believed, asked again: {line}", highlight=False)
-        mine = asked[rank.index :: rank.count]
+        mine = asked[rank.rank :: rank.world]
         done = sum(one.key in known for one in mine)
         if done:
             console.print(f"resuming: {done:,} of {len(mine):,} samples are answered", highlight=False)
-        with show_progress(console, len(mine), done) as show:
+        with answering(console, len(mine), done) as show:
 
             def on_done() -> None:
                 check()

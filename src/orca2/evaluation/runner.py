@@ -23,7 +23,7 @@ from orca2.evaluation.sample_plan import SamplePlan
 from orca2.evaluation.sample_records import AnsweredTurn, RecordWriter, SampleRecord, read_records, to_line
 from orca2.files import atomic_write_text
 from orca2.generation import Backend, Chat, Unanswered
-from orca2.processes.handshake import Rank
+from orca2.processes.ranks import Ranks
 from orca2.records import Turn
 
 SAMPLES = "samples.jsonl"
@@ -90,7 +90,7 @@ def answer_missing(
     known: Iterable[str],
     backend: Backend,
     folder: Path,
-    rank: Rank,
+    rank: Ranks,
     on_done: Callable[[], None],
 ) -> None:
     """Ask this rank's share of what is not known, cell by cell. `on_done` is called after each sample.
@@ -101,8 +101,8 @@ def answer_missing(
     """
     unanswered: list[Unanswered] = []
     known = frozenset(known)
-    mine = [one for one in asked[rank.index :: rank.count] if one.key not in known]
-    with RecordWriter(folder / SHARDS / f"{rank.index}.jsonl") as writer:
+    mine = [one for one in asked[rank.rank :: rank.world] if one.key not in known]
+    with RecordWriter(folder / SHARDS / f"{rank.rank}.jsonl") as writer:
         for cell in _cells(mine):
             for record in _answer_cell(cell, backend, unanswered):
                 writer.write(record)

@@ -1,8 +1,5 @@
-"""Which of several processes this one is, and how they wait for each other: over files, without any collective.
-
-torchrun     RANK, WORLD_SIZE, LOCAL_RANK
-srun         SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID    a batch script itself is no rank
-processes=N  the first process starts the others with torchrun's variables
+"""Processes that share an evaluation wait for each other over files, without any collective. torchrun or srun starts
+them, or with `processes=N` the first one starts the others, with torchrun's variables.
 
     first    open_call ──▶ answers its share ──▶ everyone_answered ──▶ merges, DONE
     others   answer theirs ──▶ answer_call, with the word of the call that they find, until it is over
@@ -16,11 +13,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from orca2.errors import ConfigError, ModelError
 from orca2.files import atomic_write_text
+from orca2.processes.ranks import Ranks
 
 POLL_S = 0.5
 """Seconds between two looks at the others' files; ours."""
@@ -29,31 +26,9 @@ CALL = "call"
 STARTED_BY = "ORCA2_STARTED_BY"
 """Variable that tells a process of `processes=N` the id of the first one."""
 
-_VARIABLES = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """One process among `count`; `local` is its number on its machine."""
-
-    index: int = 0
-    count: int = 1
-    local: int = 0
-
-
-def rank_of(environment: Mapping[str, str]) -> Rank:
-    """The rank that a launcher's variables give; a single process where there are none."""
-    for index, count, local in _VARIABLES:
-        if index in environment and count in environment:
-            return Rank(int(environment[index]), int(environment[count]), int(environment.get(local, 0)))
-    return Rank()
-
 
 @contextmanager
-def other_processes(command: Sequence[str], rank: Rank, processes: int) -> Iterator[tuple[Rank, Callable[[], None]]]:
+def other_processes(command: Sequence[str], rank: Ranks, processes: int) -> Iterator[tuple[Ranks, Callable[[], None]]]:
     """Start the others of `processes` with `command`, and be the first; a launcher's own ranks stay as they are.
 
     Yields this process's rank, and what to call now and then: it raises ModelError as soon as another process has
@@ -62,9 +37,9 @@ def other_processes(command: Sequence[str], rank: Rank, processes: int) -> Itera
     Raises:
         ConfigError: `processes` is not positive, or differs from what a launcher has started.
     """
-    if processes < 1 or (rank.count > 1 and processes not in (1, rank.count)):
+    if processes < 1 or (rank.world > 1 and processes not in (1, rank.world)):
         raise ConfigError(f"processes = {processes}: give 1 or more, and leave it out under torchrun or srun")
-    if rank.count > 1 or processes == 1:
+    if rank.world > 1 or processes == 1:
         yield rank, lambda: None
         return
     started: list[subprocess.Popen[bytes]] = []
@@ -79,7 +54,7 @@ def other_processes(command: Sequence[str], rank: Rank, processes: int) -> Itera
             own = {"RANK": str(index), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(index)}
             own |= {STARTED_BY: str(os.getpid())}
             started.append(subprocess.Popen(command, env=os.environ | own, stdin=subprocess.DEVNULL))
-        yield Rank(0, processes, 0), check
+        yield Ranks(world=processes, local_world=processes), check
     finally:
         for process in started:
             process.terminate()

@@ -32,7 +32,7 @@ from orca2.strategies import Strategy, StrategyMixture
 from orca2.synthesis.answering import Answering, AskedItem, ItemOutcome
 from orca2.synthesis.evidence import FOLDER, outcome_path, read_outcome, write_selection
 from orca2.synthesis.instructions import InstructionSource
-from orca2.synthesis.progress import ProbesLine
+from orca2.synthesis.items_line import ProbesLine
 from orca2.synthesis.selection import (
     GroupEvidence,
     Measured,

@@ -39,9 +39,9 @@ from orca2.synthesis.answering import Answering, AskedItem, ItemOutcome
 from orca2.synthesis.cleaning.cleaning import OpenCleaning, merged
 from orca2.synthesis.estimate import Estimate, estimate
 from orca2.synthesis.evidence import outcome_path
+from orca2.synthesis.items_line import ItemsLine
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.merging import NothingKept, example_row, write_data_set
-from orca2.synthesis.progress import ItemsLine
 from orca2.synthesis.publishing.publish import publish, push_and_tell
 from orca2.synthesis.spending import FOLDER, PROBES, DataSetAccounts
 from orca2.synthesis.spill import Spill, remove

@@ -24,7 +24,7 @@ from orca2.generation import Chat, Generation
 from orca2.generation.continuous import Finished
 from orca2.generation.tokens import TokenBackend
 from orca2.modelling.build import build_tokenizer
-from orca2.processes.handshake import Rank
+from orca2.processes.ranks import ALONE
 from orca2.records import Question, Turn
 from orca2.rendering.renderer import Renderer
 from orca2.serving.outcomes import Reply
@@ -57,7 +57,7 @@ def evaluated(benchmark: str, backend: FakeReasoningBackend, folder: Path) -> li
             benchmarks={one.name: replace(planned, benchmark=one, samples=tuple(samples_of(benchmark)))}, absent={}
         )
     asked = expand(plan, {"empty": ""}, backend.identity)
-    answer_missing(asked, {}, backend, folder, Rank(), lambda: None)
+    answer_missing(asked, {}, backend, folder, ALONE, lambda: None)
     return merge(asked, folder)
 
 

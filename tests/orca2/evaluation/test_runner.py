@@ -20,7 +20,7 @@ from orca2.evaluation.sample_plan import BenchmarkSamples, SamplePlan, draw, mak
 from orca2.evaluation.sample_records import RecordWriter, SampleRecord, from_line, read_records, to_line
 from orca2.evaluation.verdicts import JudgeVerdict, write_verdicts
 from orca2.generation import Chat, ChatReply
-from orca2.processes.handshake import Rank, rank_of
+from orca2.processes.ranks import ALONE, Ranks
 from orca2.settings import build, compose_config
 
 
@@ -63,7 +63,7 @@ def number(index: int, **more: object) -> Sample:
 
 def records(plan: SamplePlan, backend: Words, folder: Path) -> list[SampleRecord]:
     asked = expand(plan, {"empty": ""}, backend.identity)
-    answer_missing(asked, stored_records(folder)[0], backend, folder, Rank(), lambda: None)
+    answer_missing(asked, stored_records(folder)[0], backend, folder, ALONE, lambda: None)
     return merge(asked, folder)
 
 
@@ -100,7 +100,7 @@ def test_nothing_is_summed_up_that_was_not_answered(tmp_path: Path) -> None:
     """A report over what happens to be there would be wrong without a word."""
     plan = plan_of([number(0), number(1)], "gsm8k")
     asked = expand(plan, {"empty": ""}, Words.identity)
-    answer_missing(asked, (), Words(), tmp_path, Rank(1, 2), lambda: None)
+    answer_missing(asked, (), Words(), tmp_path, Ranks(rank=1, world=2), lambda: None)
     with pytest.raises(DataError, match="1 samples have no record, such as 'gsm8k/x/0'"):
         merge(asked, tmp_path)
 
@@ -132,7 +132,7 @@ def test_what_was_judged_early_survives_the_end(tmp_path: Path) -> None:
     sample = Sample(id="mt_bench/a/1", benchmark="mt_bench", task="a", turns=("one q",), kind="chat", gold=())
     plan = plan_of([sample], "mt_bench")
     asked = expand(plan, {"empty": ""}, Words.identity)
-    answer_missing(asked, (), Words(), tmp_path, Rank(), lambda: None)
+    answer_missing(asked, (), Words(), tmp_path, ALONE, lambda: None)
     verdict = JudgeVerdict(
         key=asked[0].key, benchmark="mt_bench", task="a", message="empty", sample=sample.id, rubric="grade",
         rubric_version=1, judge="j", judge_run=0, turn=0, value=7.0,
@@ -191,21 +191,6 @@ def test_a_smaller_draw_is_part_of_a_larger_one() -> None:
     assert {sample.id for sample in draw(samples[::-1], 10, 3)} == few
     assert {sample.id for sample in draw(samples, 10, 4)} != few
     assert draw(samples, None, 3) == tuple(samples)
-
-
-@pytest.mark.parametrize(
-    ("environment", "rank"),
-    [
-        ({}, Rank(0, 1, 0)),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Rank(3, 4, 1)),
-        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "0"}, Rank(2, 8, 0)),
-        # A batch script is told its job's tasks, and is none of them: it would wait for others for ever.
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Rank(0, 1, 0)),
-    ],
-)
-def test_ranks_of_launchers(environment: dict[str, str], rank: Rank) -> None:
-    """A wrong rank asks everything twice, or leaves a share to nobody."""
-    assert rank_of(environment) == rank
 
 
 def test_a_missing_scorer_is_found_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from orca2.errors import ModelError
 from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.evaluation.report.load import load_run
 from orca2.processes import handshake as ranks
-from orca2.processes.handshake import Rank, answer_call, check_starter, everyone_answered, open_call, other_processes
+from orca2.processes.handshake import answer_call, check_starter, everyone_answered, open_call, other_processes
+from orca2.processes.ranks import ALONE
 from orca2.settings import build_all, compose_config
 
 
@@ -76,7 +77,7 @@ def test_ranks_meet_after_a_kill_and_leave_a_finished_folder_alone(
 def test_a_dead_process_is_noticed_at_once() -> None:
     """Found at the end only, the death of one process costs the hours of all others."""
     deadline = time.monotonic() + 20
-    with other_processes([sys.executable, "-c", "raise SystemExit(3)"], Rank(), 2) as (_, check):
+    with other_processes([sys.executable, "-c", "raise SystemExit(3)"], ALONE, 2) as (_, check):
         said = ""
         while not said and time.monotonic() < deadline:
             try:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orca2 import progress
 from orca2.asking.budget import Budget, BudgetStop
 from orca2.asking.cache import Cache
 from orca2.asking.engine import asking
@@ -24,7 +25,7 @@ from orca2.serving.outcomes import Failure, Usage
 from orca2.serving.retries import Retry
 from orca2.settings import build, build_all, compose_config
 from orca2.strategies import StrategyMixture
-from orca2.synthesis import measuring, progress
+from orca2.synthesis import measuring
 from orca2.synthesis.answering import AskedItem, Failing, ItemOutcome, request_of
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.pipeline import pre_flight
@@ -171,7 +172,7 @@ def test_a_stored_outcome_is_used_again(tmp_path: Path) -> None:
 
 def test_probes_say_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half an hour without a word looks like a process that hangs."""
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_S", 0.0)
     console = Console(file=io.StringIO(), width=1000)
     with Cache(":memory:") as cache:
         probes = measurement(known_teacher(0)[0], cache, measured("strategy.probes=32"))

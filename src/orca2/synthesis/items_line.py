@@ -1,63 +1,25 @@
 """The progress lines of a synthesis: done, verified, failed, spent, left; and of the probes before it.
 
-    1,204/2,000 items  kept 1,190  right 1,101 of 1,150 judged  failed 14  spent 3.1210 USD, 702,311 tokens
-    left 2.0634 USD, 0:02:10  96 calls at a time                                                (one line)
+1,204/2,000 items  kept 1,190  right 1,101 of 1,150 judged  failed 14  spent 3.1210 USD, 702,311 tokens
+left 2.0634 USD, 0:02:10  96 calls at a time                                                (one line)
 
-    measuring strategies: 812 probes of at most 3,584, 3 of 7 groups settled  left at most 0:03:10
-
-On a terminal it is one live line; elsewhere (a log file, a notebook, CI) it is a plain line now and then.
+measuring strategies: 812 probes of at most 3,584, 3 of 7 groups settled  left at most 0:03:10
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 from typing_extensions import override
 
 from orca2.asking.engine import Asking
+from orca2.progress import ProgressLine, clock
 from orca2.synthesis.answering import ItemOutcome
 from orca2.synthesis.selection import GroupEvidence
 
-REDRAW_SECONDS = 0.25
-PLAIN_SECONDS = 15.0
-"""Pause between two lines off a terminal; ours."""
 
-
-class LiveLine:
-    """Draws a line that changes. Use as a context manager."""
-
-    def __init__(self, console: Console, line: Callable[[], str]) -> None:
-        self._console, self._line, self._drawn = console, line, time.monotonic()
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-
-    def changed(self) -> None:
-        """Draw if it is time."""
-        now = time.monotonic()
-        if now - self._drawn < (REDRAW_SECONDS if self._live is not None else PLAIN_SECONDS):
-            return
-        self._drawn = now
-        if self._live is not None:
-            self._live.update(Text(self._line(), no_wrap=True, overflow="ellipsis"), refresh=True)
-        else:
-            self._console.print(self._line(), highlight=False)
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-
-class ProbesLine(LiveLine):
+class ProbesLine(ProgressLine):
     """Counts probes. `most`: how many it takes if no strategy is ever ruled out; `groups`: groups of tasks."""
 
     def __init__(self, console: Console, most: int, groups: int) -> None:
@@ -80,18 +42,18 @@ class ProbesLine(LiveLine):
         seconds = (time.monotonic() - self._started) * (self._most - self.probes) / max(self.probes, 1)
         return (
             f"measuring strategies: {self.probes:,} probes of at most {self._most:,}, {self.settled:,} of "
-            f"{self._groups:,} groups settled  left at most {_clock(seconds)}"
+            f"{self._groups:,} groups settled  left at most {clock(seconds)}"
         )
 
 
-class ItemsLine(LiveLine):
+class ItemsLine(ProgressLine):
     """Counts results; the last line stays.
 
     `total`: rows of the tasks, None where nobody knows; `counts["not_asked"]`: those that are left out so far.
     """
 
     def __init__(self, console: Console, asking: Asking, total: int | None, counts: Mapping[str, int]) -> None:
-        super().__init__(console, lambda: self.line)
+        super().__init__(console, lambda: self.line, None if total is None else lambda: self.done / max(total, 1))
         self._asking, self._total, self._counts = asking, total, counts
         self._started = time.monotonic()
         self.answered = self.kept = self.right = self.judged = self.failed = 0
@@ -135,15 +97,9 @@ class ItemsLine(LiveLine):
     def _time(self) -> str:
         seconds = time.monotonic() - self._started
         if self._total is None or not self.done or self.done >= self._total:
-            return f"{_clock(seconds)} passed"
+            return f"{clock(seconds)} passed"
         # Replayed answers come at once: a rate that counted them would promise too much.
         fresh = self.done - min(self._asking.tally.replayed, self.done - 1)
         rest = self._asking.taken.for_requests(self._total - self.done, fresh)
         cost = f"{rest.usd:.4f} USD, " if rest.usd else ""
-        return f"left {cost}{_clock(seconds * (self._total - self.done) / fresh)}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
+        return f"left {cost}{clock(seconds * (self._total - self.done) / fresh)}"
