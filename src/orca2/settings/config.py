@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from orca2.errors import ConfigError, Orca2Error
 from orca2.modelling.optimization import default_learning_rate
+from orca2.processes.ranks import here
 from orca2.settings.schemas import SCHEMAS, number_problem
 from orca2.settings.targets import nearest, problems
 
@@ -24,6 +25,7 @@ from orca2.settings.targets import nearest, problems
 OmegaConf.register_new_resolver("default_learning_rate", lambda *, _root_: _learning_rate(_root_), replace=True)
 OmegaConf.register_new_resolver("default_packs", lambda *, _root_: _default_packs(_root_), replace=True)
 
+OmegaConf.register_new_resolver("launched", lambda what: getattr(here(), what), replace=True)
 OmegaConf.register_new_resolver("data_name", lambda *, _root_: _data_name(_root_), replace=True)
 
 for _root in SCHEMAS:
