@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, cast
 from rich.console import Console
 
 from lightning_modules.curriculum_run import run_stages
-from lightning_modules.job import NOT_OF_THE_JOB, Interrupted, TrainingJob, open_and_run
+from lightning_modules.job import Interrupted, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.errors import ConfigError
 from orca2.processes.launch import STOPPED, reporting, start_ranks
 from orca2.processes.ranks import is_first, joined

@@ -8,17 +8,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from huggingface_hub import hf_hub_download
 
+from lightning_modules.training_job import TrainingJob
 from orca2.files import atomic_write_text, unwritten_is_a_warning
 from orca2.rows.source import Source
 from orca2.runs import RunDirectory
-
-if TYPE_CHECKING:
-    from lightning_modules.job import TrainingJob
 
 CARD = "README.md"
 UNKNOWN = "unknown, see the base model"
@@ -38,7 +36,7 @@ class Base:
 
 
 def write_card(
-    job: "TrainingJob",
+    job: TrainingJob,
     run: RunDirectory,
     name: str,
     counts: Mapping[str, Any],
@@ -82,7 +80,7 @@ def _front_matter(weights: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _header(job: "TrainingJob", base: Base) -> str:
+def _header(job: TrainingJob, base: Base) -> str:
     header: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -97,7 +95,7 @@ def _header(job: "TrainingJob", base: Base) -> str:
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _summary(job: "TrainingJob", base: Base) -> Iterator[str]:
+def _summary(job: TrainingJob, base: Base) -> Iterator[str]:
     start = "random weights" if base.name is None else f"`{_code(base.name)}`"
     adapters = ", with LoRA adapters that are merged into it" if job.lora.enabled else ""
     yield (
@@ -110,7 +108,7 @@ def _summary(job: "TrainingJob", base: Base) -> Iterator[str]:
     yield f"**Licence of the base model:** {licence}. The data may have terms of their own."
 
 
-def _prompt(job: "TrainingJob") -> Iterator[str]:
+def _prompt(job: TrainingJob) -> Iterator[str]:
     system = job.erasing.inference
     yield "## How to ask it"
     yield ""
@@ -134,7 +132,7 @@ def _prompt(job: "TrainingJob") -> Iterator[str]:
     )
 
 
-def _data(job: "TrainingJob", counts: Mapping[str, Any]) -> Iterator[str]:
+def _data(job: TrainingJob, counts: Mapping[str, Any]) -> Iterator[str]:
     yield "## Data"
     yield ""
     rows = [
@@ -150,7 +148,7 @@ def _data(job: "TrainingJob", counts: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _recipe(job: "TrainingJob", counts: Mapping[str, Any], steps: int) -> Iterator[str]:
+def _recipe(job: TrainingJob, counts: Mapping[str, Any], steps: int) -> Iterator[str]:
     optimizer = job.optimizer
     yield "## Recipe"
     yield ""

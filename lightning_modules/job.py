@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,117 +30,40 @@ from lightning_modules.card import write_card
 from lightning_modules.carried import CarriedOptimizer
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.finish import ask_held_out, export, require_kept, show_results, write_results
-from lightning_modules.loggers import RunCsvLogger, WandbSpec, finishing
+from lightning_modules.loggers import RunCsvLogger, finishing
 from lightning_modules.samples import SampleAnswers
 from lightning_modules.space import require_space
 from lightning_modules.student import StudentModule
-from lightning_modules.tensorboard import TensorBoardSpec
-from lightning_modules.trainer import TrainerSpec
+from lightning_modules.training_job import TrainingJob
 from lightning_modules.training_line import TrainingLine
 from lightning_modules.validation import Validation
 from orca2.data.identity import changed, digests_of, require_everywhere, require_same
-from orca2.data.loader import StepShape
-from orca2.data.packing import PackingSpec
 from orca2.data.report import list_of_rank, merge_lists, summed
-from orca2.data.validation_rows import ValidationSpec, validation_batches
-from orca2.erasing import Erasing
+from orca2.data.validation_rows import validation_batches
 from orca2.errors import ConfigError, DataError
-from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup
-from orca2.evaluation.held_out import HeldOutSpec, held_out_questions
+from orca2.evaluation.held_out import held_out_questions
 from orca2.files import atomic_write_text
-from orca2.modelling.adapters import Lora, add_adapters, merge_adapters
+from orca2.modelling.adapters import add_adapters, merge_adapters
 from orca2.modelling.attention import Kernel
 from orca2.modelling.attention_choice import attention_needs, choose_attention
 from orca2.modelling.build import build_model, build_tokenizer, markup_is_known, model_config
 from orca2.modelling.export import require_lasting
 from orca2.modelling.loading import defer_model
-from orca2.modelling.optimization import OptimizerSpec
 from orca2.modelling.recompute import chosen_mode
 from orca2.modelling.selftest import check_student
 from orca2.modelling.sharding import build_mesh, is_sharded, shard
-from orca2.modelling.spec import ModelSpec
 from orca2.modelling.student_model import StudentForLoss, cast_parameters
 from orca2.processes.ranks import everyone, from_first, here, is_first
 from orca2.records import Question
-from orca2.rendering.format import ChatFormat
 from orca2.rendering.renderer import Renderer
-from orca2.rows.source import PinnedSource, Source
+from orca2.rows.source import Source
 from orca2.runs import RunDirectory, signature
-from orca2.strategies import StrategyChoice
-from orca2.thinking import DROP, Thinking
 
 FAILED = "FAILED"
 """The file in a run directory that says why the last start ended early."""
 
 ENDLESS = 2**31
 """Passes over the source of a run whose length is given in tokens."""
-
-NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
-"""Root keys of `conf/train.yaml` that say what is done with a job, and are no fields of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Everything that one fit needs, checked and built."""
-
-    name: str
-    seed: int
-    model: ModelSpec
-    strategy: StrategyChoice
-    lora: Lora
-    erasing: Erasing
-    format: ChatFormat
-    source: Source
-    packing: PackingSpec
-    optimizer: OptimizerSpec
-    trainer: TrainerSpec
-    logger: WandbSpec | TensorBoardSpec
-    held_out: HeldOutSpec
-    validation: ValidationSpec
-    epochs: int
-    packs_per_step: int
-    packs_per_micro_batch: int
-    workers: int
-    checkpoint_every_steps: int
-    log_every_steps: int
-    loss_on_history: bool
-    """Whether earlier answers of a conversation carry loss too."""
-    thinking: Thinking = DROP
-    benchmark: Benchmark | BenchmarkGroup | None = None
-    """Measured at the end, under the messages of `held_out`."""
-    data_dir: str | None = None
-    """Folder of the benchmark's official files; None: from the hub."""
-    benchmark_limit: int | None = None
-    """At most so many samples of each benchmark."""
-    tokens: int | None = None
-    """Useful tokens after which the fit ends, instead of `epochs`."""
-    optimizer_from: str | None = None
-    """`checkpoints/` of a run whose moments this one starts with."""
-
-    def __post_init__(self) -> None:
-        if self.packing.length > self.model.max_len:
-            raise ConfigError(
-                f"packing.length = {self.packing.length} is longer than model.max_len = {self.model.max_len}: "
-                "a single example could fill a pack, and the model has no positions for it"
-            )
-        if self.optimizer_from is not None and self.lora.enabled:
-            raise ConfigError(
-                f"optimizer_from = {self.optimizer_from}, but a run with lora={self.lora.name} draws adapters anew, "
-                "and the moments are those of others: leave it out (in a curriculum: optimizer_state: reset)"
-            )
-        StepShape(
-            packs_per_step=self.packs_per_step,
-            packs_per_micro_batch=self.packs_per_micro_batch,
-            world=self.trainer.world,
-        ).lanes_of_rank(self.packing.lanes)
-
-    def require_here(self) -> None:
-        """Raise ConfigError for what this machine lacks, before anything is written. A plan may be for another."""
-        self.logger.require_here()
-        self.trainer.require_here()
-        self.lora.require(self.trainer.device, sharded=self.trainer.parallelism == "fsdp")
-        if isinstance(self.source, PinnedSource) and (reasons := self.source.unpinned()):
-            raise ConfigError("\n  - ".join(["this data can change between two runs:", *reasons]))
 
 
 class Interrupted(Exception):

@@ -10,8 +10,8 @@ from huggingface_hub import try_to_load_from_cache
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from lightning_modules.job import TrainingJob
 from lightning_modules.trainer import TrainerSpec
+from lightning_modules.training_job import TrainingJob
 from orca2.data.rendered_rows import RowRenderer
 from orca2.modelling.adapters import Lora, adapter_parameters
 from orca2.modelling.build import build_tokenizer, config_of_shape, markup_is_known

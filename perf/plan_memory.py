@@ -67,7 +67,7 @@ GPU_CASES = {
 
 def job_of(overrides: list[str]) -> Any:
     """The training job; a hub model gets random weights of its shape and the embedded tokenizer."""
-    from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
+    from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
     from orca2.settings import build_all, compose_config
 
     config = compose_config("train", ["logger.mode=off", *overrides])

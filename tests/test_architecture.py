@@ -158,6 +158,59 @@ def test_nothing_runs_foreign_code(file: Path) -> None:
             assert "safe" in called_name(call), place(file, call)
 
 
+ONE_PLACE = {
+    "load_dataset": ("orca2.rows.hub",),
+    "open_rows": ("orca2.rows",),
+    "ParquetFile": ("orca2.rows.decoding", "orca2.synthesis.publishing.publish"),  # the second reads what it wrote
+    "AsyncOpenAI": ("orca2.serving.client",),
+    "LLM": ("orca2.asking.models.vllm", "orca2.generation.vllm_backend"),
+    "Live": ("orca2.progress",),
+    "init_process_group": ("orca2.processes.ranks",),
+}
+"""What is called -> the modules or parts that may call it."""
+
+
+@pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)
+def test_one_place_for_each_thing(file: Path) -> None:
+    """A second reader of rows, caller of models or drawer of progress grows its own rules, and users meet both."""
+    for call in calls_of(file):
+        homes = ONE_PLACE.get(called_name(call))
+        assert homes is None or any(f"{name_of(file)}.".startswith(f"{home}.") for home in homes), place(file, call)
+    if part_of(name_of(file)) != "orca2.processes":
+        variables = {node.value for node in ast.walk(tree_of(file)) if isinstance(node, ast.Constant)}
+        assert not variables & {"RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"}, "only `processes` knows its rank"
+
+
+def test_each_name_stands_once() -> None:
+    """Of two classes of one name, a reader who searches for it finds the wrong one first."""
+    classes = Counter(
+        node.name
+        for file in MODULES
+        for node in tree_of(file).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    modules = Counter(file.name for file in MODULES if file.name != "__init__.py")
+    assert [name for name, count in (classes + modules).items() if count > 1] == []
+
+
+def test_no_imports_go_in_circles() -> None:
+    """Files of a circle are understood together or not at all; imports for types alone count."""
+    names = {name_of(file): file for file in MODULES}
+    imports = {}
+    for name, file in names.items():
+        found = set()
+        for node in ast.walk(tree_of(file)):
+            if isinstance(node, ast.ImportFrom):
+                within = {f"{node.module}.{alias.name}" for alias in node.names} & set(names)
+                found |= within or {str(node.module)} & set(names)
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names} & set(names)
+        imports[name] = found - {name}
+    while leaves := {name for name, found in imports.items() if not found}:
+        imports = {name: found - leaves for name, found in imports.items() if name not in leaves}
+    assert not imports, f"in circles, or above one: {sorted(imports)}"
+
+
 TEACHER_TEMPLATES = "orca2.asking.models.local"
 """The one exception below: a local teacher speaks its own model's template, which is not the student's format."""
 

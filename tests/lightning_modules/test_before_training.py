@@ -10,8 +10,9 @@ from rich.console import Console
 from torch import nn
 
 from lightning_modules.before_training import tell_of_left_out
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, open_and_run, open_data
+from lightning_modules.job import open_and_run, open_data
 from lightning_modules.space import require_space
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.errors import ConfigError
 from orca2.modelling.build import build_tokenizer
 from orca2.rendering.renderer import Renderer

@@ -9,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, load_student, open_and_run
+from lightning_modules.job import load_student, open_and_run
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.data.identity import digests_of, require_same
 from orca2.errors import ConfigError, DataError
 from orca2.modelling.adapters import Lora

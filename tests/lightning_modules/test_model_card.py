@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from lightning_modules.card import base_of, write_card
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.erasing import FixedErasing
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config

@@ -8,8 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
 from lightning_modules.planning import plan_run
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.errors import ConfigError
 from orca2.planning.gpu import EXAMPLE, GPU
 from orca2.planning.plan import Assumptions, Plan

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
 from lightning_modules.loggers import finishing
 from lightning_modules.tensorboard import RunTensorBoardLogger, TensorBoardSpec
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.errors import ConfigError
 from orca2.settings import build_all, compose_config
 from tests.small_fit import Fit

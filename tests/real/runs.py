@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, open_and_run
+from lightning_modules.job import open_and_run
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config, storable
 

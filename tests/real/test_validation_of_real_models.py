@@ -13,8 +13,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from lightning_modules.accounts import Accounts
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, load_student, open_data
+from lightning_modules.job import load_student, open_data
 from lightning_modules.student import StudentModule
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from lightning_modules.validation import Validation
 from orca2.data.validation_rows import validation_batches
 from orca2.modelling.build import build_tokenizer

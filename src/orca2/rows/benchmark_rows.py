@@ -19,6 +19,7 @@ from typing import Any
 
 from orca2.errors import ConfigError, DataError
 from orca2.rows.forms import FORMS
+from orca2.rows.hub import load_hub
 from orca2.rows.pinning import unpinned
 
 _FILES = frozenset({"files", "form"})
@@ -81,20 +82,17 @@ class Layout:
             yield (row if "broken" in row else {name: value_at(row, path) for name, path in self.columns.items()})
 
     def _hub_rows(self, task: str) -> Iterator[dict[str, Any]]:
-        from datasets import load_dataset  # slow to import, and needed only here
-
         named = {key: value.replace("{name}", task) for key, value in self.settings.items()}
         if reason := unpinned(named["hub"], named.get("revision"), "benchmark.layouts.hub.revision"):
             raise DataError(f"{reason}; or give data_dir=<folder with the official files>")
-        options = {key: named[key] for key in ("split", "revision", "data_files") if key in named}
-        try:
-            loaded = load_dataset(named["hub"], named.get("config"), **options)
-        except Exception as error:  # the library raises whatever its network, cache and parsers raise
-            reason = str(error).partition("\n")[0]
-            raise DataError(
-                f"hub data set {named['hub']!r} could not be loaded ({type(error).__name__}: {reason}); "
-                "give data_dir=<folder with the official files> instead"
-            ) from error
+        loaded = load_hub(
+            "benchmark (data_dir=<folder with the official files> needs no hub)",
+            named["hub"],
+            named.get("config"),
+            split=named.get("split"),
+            revision=named.get("revision"),
+            data_files=named.get("data_files"),
+        )
         yield from (dict(row) for row in loaded)
 
 

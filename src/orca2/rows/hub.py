@@ -92,7 +92,7 @@ class HubSource:
 
     @cached_property
     def _data(self) -> Any:
-        return _load(self.name, self.path, self.config, self.split, self.revision, self.data_files, streaming=False)
+        return _loaded(self, streaming=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class HubStream:
             )
             yield from islice(rows, count)
         except (OSError, ValueError, RuntimeError) as error:
-            raise _unreadable(self.name, self.path, error) from error
+            raise unreadable(f"source {self.name!r}", self.path, error) from error
 
     @cached_property
     def _parser(self) -> RowParser:
@@ -173,7 +173,7 @@ class HubStream:
 
     @cached_property
     def _data(self) -> Any:
-        return _load(self.name, self.path, self.config, self.split, self.revision, self.data_files, streaming=True)
+        return _loaded(self, streaming=True)
 
 
 def _unpinned(source: HubSource | HubStream) -> list[str]:
@@ -191,32 +191,48 @@ def _parser_of(source: HubSource | HubStream) -> RowParser:
     )
 
 
-def _load(
-    name: str,
+def _loaded(source: HubSource | HubStream, streaming: bool) -> Any:
+    return load_hub(
+        f"source {source.name!r}",
+        source.path,
+        source.config,
+        split=source.split,
+        revision=source.revision,
+        data_files=None if source.data_files is None else dict(source.data_files),
+        streaming=streaming,
+    )
+
+
+def load_hub(
+    what: str,
     path: str,
     config: str | None,
-    split: str,
-    revision: str | None,
-    data_files: Mapping[str, str] | None,
     *,
-    streaming: bool,
+    split: str | None,
+    revision: str | None = None,
+    data_files: Any = None,
+    streaming: bool = False,
 ) -> Any:
-    import datasets  # half a second; only runs with such a source pay it
+    """A data set of the hub, or of local files, by `datasets.load_dataset`. `what` asks for it: errors begin with it.
 
-    files = None if data_files is None else dict(data_files)
+    Raises DataError where it cannot be loaded.
+    """
+    import datasets  # half a second; only what reads such a set pays it
+
     try:
         return datasets.load_dataset(
-            path, config, split=split, revision=revision, data_files=files, streaming=streaming
+            path, config, split=split, revision=revision, data_files=data_files, streaming=streaming
         )
     except Exception as error:  # the library raises a dozen kinds: connection, missing names, damaged files
-        raise _unreadable(name, path, error) from error
+        raise unreadable(what, path, error) from error
 
 
-def _unreadable(name: str, path: str, error: Exception) -> DataError:
+def unreadable(what: str, path: str, error: Exception) -> DataError:
+    """The error of a data set that cannot be loaded, or breaks off while it is read."""
     cause = error.__cause__ or error
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
     return DataError(
-        f"source {name!r}: data set {path!r} cannot be read: {reason}. Check path, config, split and "
+        f"{what}: data set {path!r} cannot be read: {reason}. Check path, config, split and "
         "revision; without a network, download it first (`hf download --repo-type dataset`) and "
         "set HF_HUB_OFFLINE=1"
     )

@@ -26,7 +26,9 @@ PLAIN = {"user": "user", "answer": "answer"}
 """The columns of the layouts `columns` and `auto` where nobody named others."""
 _SYSTEM, _HISTORY = "system", "history"
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
-_FINAL = re.compile(r"\n####[ \t]*(\S[^\n]*?)\s*$")
+FINAL_MARK = "####"
+"""GSM8K's mark of the final answer."""
+_FINAL = re.compile(rf"\n{FINAL_MARK}[ \t]*(\S[^\n]*?)\s*$")
 
 
 @dataclass(frozen=True)

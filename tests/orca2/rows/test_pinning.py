@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.errors import ConfigError, DataError
 from orca2.rows.benchmark_rows import Layout
 from orca2.rows.pinning import unpinned

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_modules.job import NOT_OF_THE_JOB, TrainingJob, open_data
+from lightning_modules.job import open_data
+from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
 from orca2.modelling.build import build_tokenizer
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory

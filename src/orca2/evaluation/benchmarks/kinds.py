@@ -29,6 +29,7 @@ from orca2.answers.extraction.numbers import plain_number
 from orca2.errors import DataError
 from orca2.evaluation import metrics
 from orca2.evaluation.benchmark import Kind, Sample
+from orca2.rows.layouts import FINAL_MARK
 
 Fields = Mapping[str, Any]
 """Column -> value of one row; None or no entry where the row lacks it."""
@@ -145,7 +146,7 @@ def _options(fields: Fields) -> tuple[list[str], list[str], int]:
 
 
 def _fill_number(fields: Fields, _: Random | None) -> Filled:
-    stated = _text(fields, "answer").rpartition("####")[2].strip()
+    stated = _text(fields, "answer").rpartition(FINAL_MARK)[2].strip()
     number = plain_number(stated)
     if number is None:
         raise DataError(f"answer {stated[:40]!r} is not a number")

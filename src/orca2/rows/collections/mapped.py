@@ -23,6 +23,7 @@ from orca2.rows.collections.fields import (
     texts_field,
 )
 from orca2.rows.collections.gold_kinds import kind_of_row
+from orca2.rows.hub import load_hub, unreadable
 from orca2.rows.items import TaskItem
 from orca2.rows.pinning import unpinned
 
@@ -86,23 +87,20 @@ class HubDataset:
 
     def stream(self) -> Iterator[TaskItem | Rejected]:
         """Raises DataError where the data set cannot be loaded, and where reading it breaks off."""
-        import datasets  # slow to import, and only this reader needs it
-
         item = _mapper(self.name, self.columns, self.category, self.licence)
         # The block-list of benchmarks goes by names, the split's among them; a local folder's own path tells nothing.
         repo = Path(self.repo).name if Path(self.repo).is_dir() else self.repo
         file = "/".join(part for part in (repo, self.subset, self.split) if part)
+        what = f"tasks={self.name}"
+        rows = load_hub(what, self.repo, self.subset, split=self.split, revision=self.revision, streaming=True)
         try:
-            rows = datasets.load_dataset(
-                self.repo, self.subset, split=self.split, revision=self.revision, streaming=True
-            )
             for number, row in enumerate(rows):
                 try:
                     yield item(file, number, row)
                 except DataError as error:
                     yield broken(self.name, f"{self.split}:{number}", str(error))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataError(f"tasks={self.name}: {self.repo} split {self.split!r} cannot be read: {error}") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise unreadable(what, self.repo, error) from error
 
 
 Mapper = Callable[[str, int, dict[str, Any]], TaskItem | Rejected]

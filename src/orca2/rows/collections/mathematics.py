@@ -16,8 +16,7 @@ from orca2.records import Rejected
 from orca2.rows.collections.fields import found, items_of_lines, json_object, text_field, texts_field
 from orca2.rows.collections.gold_kinds import options_in
 from orca2.rows.items import Option, TaskItem
-
-_FINAL = "####"
+from orca2.rows.layouts import FINAL_MARK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +32,9 @@ class Gsm8k:
 
         def parse(number: int, line: str) -> TaskItem:
             row = json_object(line)
-            _, marker, final = text_field(row, "answer").rpartition(_FINAL)
+            _, marker, final = text_field(row, "answer").rpartition(FINAL_MARK)
             if not marker or not final.strip():
-                raise DataError(f"field 'answer' has no final answer after {_FINAL!r}")
+                raise DataError(f"field 'answer' has no final answer after {FINAL_MARK!r}")
             return TaskItem(
                 id=f"{self.name}/{self.name}/{number}",
                 collection=self.name,

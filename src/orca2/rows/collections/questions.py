@@ -20,10 +20,9 @@ from orca2.rows.collections.gold_kinds import kind_of_row
 from orca2.rows.conversations import read_conversation
 from orca2.rows.importing import StoredRow, open_rows
 from orca2.rows.items import ANSWER_KINDS, AnswerKind, TaskItem
+from orca2.rows.layouts import FINAL_MARK
 
 FIELDS = ("user", "gold", "task", "category")
-_FINAL = "####"
-"""GSM8K's mark of the final answer."""
 _STAND_IN = {"role": "assistant", "content": "-"}
 
 
@@ -155,7 +154,7 @@ def _final(value: Any, column: str) -> str:
     """One gold answer as text; what follows `####` where a solution ends in GSM8K's mark."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise DataError(f"column {column!r} holds {type(value).__name__}, not an answer")
-    text = str(value).rpartition(_FINAL)[2].strip()
+    text = str(value).rpartition(FINAL_MARK)[2].strip()
     if not text:
         raise DataError(f"column {column!r} has no final answer")
     return text

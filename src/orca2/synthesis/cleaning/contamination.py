@@ -8,8 +8,6 @@
 The share is taken of the benchmark's text, so a benchmark question inside a long document is found as well.
 """
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from orca2.errors import ConfigError, DataError
 from orca2.hashing import hash64, ngrams_of, words_of
 from orca2.records import Rejected
+from orca2.rows.forms import FORMS
 from orca2.rows.items import TaskItem
 from orca2.synthesis.cleaning.lineage import BLOCKED, benchmark_behind
 
@@ -183,28 +182,16 @@ def benchmark_texts(folder: Path) -> Iterator[BenchmarkText | Rejected]:
         if path.suffix not in (".jsonl", ".json", ".csv") or "train" in path.stem.lower():
             continue
         benchmark = path.relative_to(folder).parts[0]
+        form = FORMS["headless" if path.suffix == ".csv" else "flat"]  # a header is not a text of 8 words
         try:
-            for number, row in enumerate(_rows(path), start=1):
+            for number, row in enumerate(form.file(path), start=1):
+                if "broken" in row:
+                    yield Rejected(source=benchmark, row=f"{path.name}#{number}", kind="broken", reason=row["broken"])
+                    continue
                 for text in _leaves(row):
                     yield BenchmarkText(benchmark, f"{path.name}#{number}", text)
-        except (ValueError, csv.Error) as error:
+        except DataError as error:
             yield Rejected(source=benchmark, row=str(path.relative_to(folder)), kind="broken", reason=str(error))
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            csv.field_size_limit(1 << 24)  # whole visits of ACI-Bench stand in one cell
-            yield from csv.reader(file)
-        elif path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in file if line.strip())
-        else:
-            text = file.read()
-            try:
-                content = json.loads(text)
-            except json.JSONDecodeError:  # JSON lines under the wrong suffix, as MS MARCO's
-                content = [json.loads(line) for line in text.splitlines() if line.strip()]
-            yield from content if isinstance(content, list) else [content]
 
 
 def _leaves(value: Any) -> Iterator[str]:
