@@ -75,7 +75,7 @@ ENDLESS = 2**31
 """Passes over the source of a run whose length is given in tokens."""
 
 NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
-"""Root keys of `conf/train.yaml` that say what is done with a job, and are no fields of it."""
+"""Root keys of `conf/train.yaml` that say what is done with a job, and are not fields of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,6 +193,20 @@ def test_every_test_file_is_collected() -> None:
         assert has_tests == file.name.startswith("test_"), f"{file.relative_to(ROOT)} would not be collected"
 
 
+ALLOWED_IS_NO = re.compile(r"there (is|are) no\b|(is|are) no longer |yes is no\.|and no is no,")
+"""Ours: existence, time, and the answer "no"."""
+RUBRIC_TEXTS = "orca2.judging.rubrics"
+"""Exempt: what a judge reads is measured as it stands, and another word would be another rubric."""
+
+
+@pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)
+def test_nothing_is_no_thing(file: Path) -> None:
+    """`x is no folder` is not plain English, in a message least of all: it is not a folder."""
+    if name_of(file) != RUBRIC_TEXTS:
+        text = ALLOWED_IS_NO.sub("", file.read_text(encoding="utf-8"))
+        assert re.findall(r".*\b(?:is|are) no\b.*", text) == []
+
+
 @pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)
 def test_every_module_says_what_it_holds(file: Path) -> None:
     """A reader of one file should not need a second one to know what the first is for."""

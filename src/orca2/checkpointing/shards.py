@@ -121,7 +121,7 @@ class ShardWriter(StorageWriter):
 
 
 def _data(item: WriteItem) -> Any:
-    assert item.tensor_data is not None, f"{item.index.fqn} is no tensor"
+    assert item.tensor_data is not None, f"{item.index.fqn} is not a tensor"
     return item.tensor_data
 
 
@@ -182,7 +182,7 @@ def misfit(path: Path, tensors: Mapping[str, Tensor]) -> str | None:
                 f"{tensor.dtype} in this run; it belongs to another model"
             )
     if extra := sorted(set(saved) - set(tensors)):
-        return f"{path}: {extra[0]} is no tensor of this run; it belongs to another model or optimizer"
+        return f"{path}: {extra[0]} is not a tensor of this run; it belongs to another model or optimizer"
     return None
 
 

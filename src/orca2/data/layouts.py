@@ -150,7 +150,7 @@ def cell(row: Row, column: str) -> Any:
 
 
 def text(value: Any, where: str) -> str:
-    """Raises DataError where a value of column `where` is no text."""
+    """Raises DataError where a value of column `where` is not a text."""
     if not isinstance(value, str):
         raise DataError(f"column {where!r} holds {'nothing' if value is None else type(value).__name__}, not text")
     return value

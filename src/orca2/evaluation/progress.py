@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_EVERY_S = 15.0
-"""Seconds between lines where the output is no terminal; ours."""
+"""Seconds between lines where the output is not a terminal; ours."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Which of several processes this one is, and how they wait for each other: over files, without any collective.
 
 torchrun     RANK, WORLD_SIZE, LOCAL_RANK
-srun         SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID    a batch script itself is no rank
+srun         SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID    a batch script itself is not a rank
 processes=N  the first process starts the others with torchrun's variables
 
     first    open_call ──▶ answers its share ──▶ everyone_answered ──▶ merges, DONE

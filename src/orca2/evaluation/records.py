@@ -110,7 +110,7 @@ def to_line(record: SampleRecord) -> str:
 
 
 def from_line(line: str) -> SampleRecord:
-    """Raises DataError where the line is no whole, unchanged record; the message says why."""
+    """Raises DataError where the line is not a whole, unchanged record; the message says why."""
     try:
         content = json.loads(line)
         check = content.pop("check")
