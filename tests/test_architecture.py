@@ -17,6 +17,8 @@ FILES = [*ENTRY_POINTS, *MODULES, *sorted((ROOT / "perf").rglob("*.py")), *TESTS
 
 LAYERS = {
     "orca2.terminal": -1,
+    "orca2.links": -1,
+    "orca2.names": -1,
     "orca2.errors": 0,
     "orca2.help": 0,
     "orca2.appending": 0,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from orca2.links import growing
+
 
 def append_whole(path: Path, text: str) -> None:
     """Append all of `text` to `path` or nothing.
@@ -14,15 +16,11 @@ def append_whole(path: Path, text: str) -> None:
     Raises OSError, such as for a full disk, or where `path` is a symbolic link: it may lead out of the run's folder.
     """
     data = text.encode()
-    with open(path, "ab", buffering=0, opener=_no_link) as file:
+    with growing(path) as file:
         end = file.tell()
         if (file.write(data) or 0) < len(data):  # the disk filled up in the middle
             file.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager

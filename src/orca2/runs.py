@@ -29,6 +29,7 @@ from typing import Any, Literal
 import yaml
 
 from orca2.errors import CheckpointError
+from orca2.links import growing
 
 OPERATIONAL = (
     "name",
@@ -132,7 +133,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
+            file = growing(self.path / ".lock")
         except OSError as error:
             raise CheckpointError(
                 f"{self.key} = {self.path} cannot be made or written: {error}; choose another folder with "

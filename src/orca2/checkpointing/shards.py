@@ -33,6 +33,7 @@ from typing_extensions import override
 
 from orca2.checkpointing.folder import FileRecord
 from orca2.errors import CheckpointError
+from orca2.links import fresh
 
 _DTYPES = {
     torch.float64: "F64",
@@ -150,7 +151,7 @@ def _write_safetensors(path: Path, items: Sequence[WriteItem], planner: SavePlan
     blocks: Iterator[bytes | memoryview] = chain(
         (struct.pack("<Q", len(text)), text), (_bytes(item, planner) for item in items)
     )
-    with path.open("wb") as file:
+    with fresh(path) as file:
         for block in blocks:
             for start in range(0, len(block), _WRITE_BYTES):  # small blocks: hashing reads what is still cached
                 part = block[start : start + _WRITE_BYTES]

@@ -26,7 +26,7 @@ PLAIN = {"user": "user", "answer": "answer"}
 """The columns of the layouts `columns` and `auto` where nobody named others."""
 _SYSTEM, _HISTORY = "system", "history"
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
-_FINAL = re.compile(r"\n####[ \t]*(\S[^\n]*?)\s*$")
+_FINAL = "####"
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ def _gsm8k(row: Row, columns: Mapping[str, str], repeated: RepeatedTurns) -> Par
     """The official form. Calculator annotations `<<48/2=24>>` are removed, and the last line `#### 72` is
     `Answer: 72`, without thousands separators. The number is the gold answer."""
     solution = text(cell(row, "answer"), "answer")
-    final = _FINAL.search(solution)
-    if final is None:
+    before, line_break, final = solution.rstrip().rpartition("\n")
+    stated = final.removeprefix(_FINAL).strip()
+    if not line_break or not final.startswith(_FINAL) or not stated:
         raise DataError("column 'answer' does not end with a line '#### <number>'")
-    gold = final[1].replace(",", "")
-    steps = _CALCULATOR.sub("", solution[: final.start()]).strip()
+    gold = stated.replace(",", "")
+    steps = _CALCULATOR.sub("", before).strip()
     return Parsed(
         {
             "task": "gsm8k",

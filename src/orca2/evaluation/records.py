@@ -22,6 +22,7 @@ from typing import Any
 from orca2.errors import CheckpointError, DataError
 from orca2.evaluation.benchmark import Domain, Extraction, Judgement, Kind
 from orca2.generation import Chat, FinishReason, Reply
+from orca2.links import growing
 from orca2.reasoning import split
 
 SYNC_EVERY_S = 1.0
@@ -151,8 +152,11 @@ class RecordWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = growing(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror}; choose another out_dir") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from yaml import YAMLError
 
 from orca2.errors import ConfigError, Orca2Error
+from orca2.names import stays_below
 from orca2.optimization import default_learning_rate
 from orca2.schemas import SCHEMAS, number_problem
 from orca2.settings.names import data_name, model_name
@@ -139,6 +140,9 @@ def config_problems(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}: not a key of {schema.__name__}{nearest(key, known)}"
         elif found := number_problem(value, known[key], schema):
             yield found
+    name = OmegaConf.select(tree, "name")
+    if isinstance(name, str) and not stays_below(name):
+        yield f"name = {name!r}: becomes a folder below the runs; for another place give run_dir= or out_dir="
     yield from problems(plain(tree))
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 from orca2.errors import DataError
 from orca2.hashing import hash64
+from orca2.links import fresh
 
 BUCKETS = 128
 """Files of one spill; a bucket is sorted in memory. A million rows of 2 kB make buckets of 16 MB."""
@@ -69,7 +70,7 @@ class Spill:
 
     def _bucket(self, number: int) -> BinaryIO:
         if number not in self._files:
-            self._files[number] = (self.folder / f"bucket-{number:03d}").open("wb")
+            self._files[number] = fresh(self.folder / f"bucket-{number:03d}")
         return self._files[number]
 
 
