@@ -30,9 +30,8 @@ from orca2.settings import build, build_all, expected_tokens, job_overrides, run
 from orca2.settings.targets import nearest
 
 METRICS = ("held_out/cautious/accuracy", "held_out/own/accuracy")
-"""Of `results.json`: what a run returns and a sweep compares, and what a sweep shows beside it."""
-OF_PLANS = ("plan", "gpu", "planning")
-"""Root keys that change nothing in a run."""
+"""Entries of `results.json`: what a run returns and a sweep compares, and what a sweep shows beside it."""
+OF_PLANS = ("plan", "gpu", "planning")  # root keys that change nothing in a run
 
 
 class Planned(NamedTuple):

@@ -22,7 +22,7 @@ from orca2.strategies import StrategyChoice
 from orca2.terminal import visible
 
 LEAK_CHECKED_ROWS = 1_000
-"""Rows; a second of work, enough to see a habit of the teacher."""
+"""Rows, spread over all; a second of work, enough to see a habit of the teacher."""
 RENDERED_ROWS = 200
 """Rows, spread over all, whose lengths are looked at before the run: ours, a tenth of a second of work."""
 BOLD_SHARE = 0.2
@@ -53,8 +53,9 @@ def tell_of_data(data: ErasedPromptDataModule, every_steps: int, max_len: int, c
         )
     report = leak_check(source, choice)
     if report.checked:
+        of = f", spread over {source.size:,} rows," if source.size and source.size > LEAK_CHECKED_ROWS else ""
         console.print(
-            f"leak check: {report.leaked} of the first {report.checked:,} answers quote the teacher's instruction"
+            f"leak check: {report.leaked} of {report.checked:,} answers{of} quote the teacher's instruction"
             + "".join(f"\n  {identity}: {quote!r}" for identity, quote in report.examples.items()),
             highlight=False,
         )
@@ -115,14 +116,14 @@ def tell_of_left_out(
 
 
 def leak_check(source: Source, choice: StrategyChoice) -> LeakReport:
-    """Answers among the first `LEAK_CHECKED_ROWS` that quote the instruction which erasing takes away.
+    """Answers of `LEAK_CHECKED_ROWS` rows, spread over all, that quote the instruction which erasing takes away.
 
     A student that learns such answers learns to speak of an instruction that nobody gave it. Streams are not
     checked: reading ahead would fetch their rows twice.
     """
     report = LeakReport(keep=5)
     if isinstance(source, MapSource):
-        for row in range(min(source.size, LEAK_CHECKED_ROWS)):
+        for row in rows_over(source.size, 0, LEAK_CHECKED_ROWS):
             example = source.read(row, choice)
             if isinstance(example, Example):
                 report.add(example)

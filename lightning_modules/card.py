@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import hf_hub_download
 
 from lightning_modules.training_job import TrainingJob
+from orca2.erasing import KeepInstruction
 from orca2.files import atomic_write_text, unwritten_is_a_warning
 from orca2.rows.source import Source
 from orca2.runs import RunDirectory
@@ -98,10 +99,16 @@ def _header(job: TrainingJob, base: Base) -> str:
 def _summary(job: TrainingJob, base: Base) -> Iterator[str]:
     start = "random weights" if base.name is None else f"`{_code(base.name)}`"
     adapters = ", with LoRA adapters that are merged into it" if job.lora.enabled else ""
+    under = f"`erasing={_code(job.erasing.name)}`"
     yield (
         f"A student of orca2, trained from {start}{adapters}. A teacher answered each task under a strategy "
-        f"instruction; the student trained on the answers under `erasing={_code(job.erasing.name)}`, so that it learns "
-        "to choose the strategy itself."
+        "instruction; the student trained on the answers "
+        + (
+            f"with that instruction in its prompt ({under}), so that it learns to follow it, not to choose a strategy "
+            "itself."
+            if isinstance(job.erasing, KeepInstruction)
+            else f"under {under}, so that it learns to choose the strategy itself."
+        )
     )
     yield ""
     licence = "of random weights: there is no base model" if base.name is None else base.licence or UNKNOWN
@@ -119,6 +126,9 @@ def _prompt(job: TrainingJob) -> Iterator[str]:
     yield ""
     yield from _fenced(system or "(the empty message)")
     yield ""
+    if isinstance(job.erasing, KeepInstruction):
+        yield "It never trained under that message: bring an instruction like its teacher's as the system message."
+        yield ""
     yield from _fenced(
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'folder = "."\n'

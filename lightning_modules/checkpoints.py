@@ -165,7 +165,7 @@ def _callbacks(trainer: L.Trainer) -> list[L.Callback]:
 
 
 def progress_of(trainer: L.Trainer, module: StudentModule) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All that is no tensor, as JSON values: what the ranks share, and what is this rank's own."""
+    """All that is not a tensor, as JSON values: what the ranks share, and what is this rank's own."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     settled = {"rows_settled": module.rows_settled, "tokens_settled": module.tokens_settled}
     measured = [callback.state_dict() for callback in _callbacks(trainer) if isinstance(callback, Validation)]

@@ -21,7 +21,7 @@ from orca2.strategies import StrategyChoice
 from orca2.thinking import DROP, Thinking
 
 NOT_OF_THE_JOB = ("run_dir", "plan", "gpu", "planning", "curriculum", "only_stage")
-"""Root keys of `conf/train.yaml` that say what is done with a job, and are no fields of it."""
+"""Root keys of `conf/train.yaml` that say what is done with a job, and are not fields of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,20 @@ def readme_commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("python ")]
 
 
+def docs_commands() -> list[list[str]]:
+    """The python commands in `docs/`, in blocks and in text, as lists of words; what a user fills in is x."""
+    found = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+        script = r"(?:perf/)?\w+\.py"
+        start = r"^(?: {4})?(?:\w+=\S+ |srun \S+ )*python"
+        for line in re.findall(rf"{start} ({script} .*)|`python ({script}(?: [^`]*)?)`", text, re.MULTILINE):
+            command = re.split(r"#|   ", re.sub(r"<[^>]*>|…", "x", "".join(line).replace("... ", "")))[0]
+            command = command.replace("benchmark=x", "benchmark=smoke")
+            found.append(shlex.split(command))
+    return found
+
+
 def run_ranks(ranks: int, script: Path, *arguments: str, timeout_s: float = 400) -> None:
     """Start a script as each rank of a process group, and wait until all ended well, for `timeout_s` each at most."""
     with socket.socket() as free:

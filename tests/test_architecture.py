@@ -17,6 +17,7 @@ FILES = [*ENTRY_POINTS, *MODULES, *sorted((ROOT / "perf").rglob("*.py")), *TESTS
 
 LAYERS = {
     "orca2.terminal": 0,
+    "orca2.names": 0,
     "orca2.errors": 1,
     "orca2.files": 1,
     "orca2.hashing": 1,
@@ -237,6 +238,20 @@ def test_every_test_file_is_collected() -> None:
             isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in tree_of(file).body
         )
         assert has_tests == file.name.startswith("test_"), f"{file.relative_to(ROOT)} would not be collected"
+
+
+ALLOWED_IS_NO = re.compile(r"there (is|are) no\b|(is|are) no longer |yes is no\.|and no is no,")
+"""Ours: existence, time, and the answer "no"."""
+RUBRIC_TEXTS = "orca2.evaluation.judging.rubrics"
+"""Exempt: what a judge reads is measured as it stands, and another word would be another rubric."""
+
+
+@pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)
+def test_nothing_is_no_thing(file: Path) -> None:
+    """`x is no folder` is not plain English, in a message least of all: it is not a folder."""
+    if name_of(file) != RUBRIC_TEXTS:
+        text = ALLOWED_IS_NO.sub("", file.read_text(encoding="utf-8"))
+        assert re.findall(r".*\b(?:is|are) no\b.*", text) == []
 
 
 @pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)

@@ -1,5 +1,11 @@
 """Files that are written whole or not at all, and records that grow while a run works: a full disk costs lines of
-them, not the run.
+them, not the run. In folders that others may write to, too, a link that stands there leads no byte outside:
+
+planted                                         what happens
+link at a record that grows, a log, a lock      refused with OSError: `growing`
+link at the temporary file of a whole one       taken away, and the file made anew: `fresh`
+link at the whole file itself                   replaced by the file; its target stays as it was (`os.replace`)
+link at the folder of a run or of a cache       followed: people keep such folders on other disks
 """
 
 import errno
@@ -9,8 +15,9 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -35,21 +42,38 @@ def atomic_write_json(path: Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def growing(path: Path) -> FileIO:
+    """The file at `path`, made where there is none, to be read and appended to; its mode is what the umask leaves.
+
+    Raises OSError, also where `path` is a symbolic link.
+    """
+    return open(path, "a+b", buffering=0, opener=_no_link)
+
+
+def fresh(path: Path) -> BinaryIO:
+    """A new file at `path`, open for writing. What a killed process or anybody else left there is taken away first.
+
+    Raises OSError, also where something is put there meanwhile.
+    """
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def append_whole(path: Path, text: str) -> None:
     """Append all of `text` to `path` or nothing.
 
     Raises OSError, such as for a full disk, or where `path` is a symbolic link: it may lead out of the run's folder.
     """
     data = text.encode()
-    with open(path, "ab", buffering=0, opener=_no_link) as file:
+    with growing(path) as file:
         end = file.tell()
         if (file.write(data) or 0) < len(data):  # the disk filled up in the middle
             file.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import yaml
 
 from orca2.errors import CheckpointError
-from orca2.files import atomic_write_json, atomic_write_text
+from orca2.files import atomic_write_json, atomic_write_text, growing
 
 OPERATIONAL = (
     "name",
@@ -64,7 +64,7 @@ DEPENDENCIES = (
 """Distributions whose versions a manifest records, if they are installed."""
 
 SECRET_WORDS = ("password", "secret", "api_key", "apikey", "auth_token", "access_token", "hf_token")
-"""Ends of keys whose values are never stored. `token` alone counts too; `end_token` is no secret."""
+"""Ends of keys whose values are never stored. `token` alone counts too; `end_token` is not a secret."""
 
 BLANK = "(not stored)"
 
@@ -132,7 +132,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
+            file = growing(self.path / ".lock")
         except OSError as error:
             raise CheckpointError(
                 f"{self.key} = {self.path} cannot be made or written: {error}; choose another folder with "
@@ -237,8 +237,12 @@ def differing(
     old, new = _flat(then, operational), _flat(now, operational)
     if old.get("trainer.precision") == "auto":  # a run from before it was stored as what it stands for
         old["trainer.precision"] = new.get("trainer.precision")
-    keys = sorted(key for key in old.keys() | new.keys() if (key in old, old.get(key)) != (key in new, new.get(key)))
-    return {key: (old.get(key), new.get(key)) for key in keys}
+    both = old.keys() | new.keys()
+    keys = sorted(key for key in both if (key in old, old.get(key)) != (key in new, new.get(key)))
+    nulls = (key for key in keys if old.get(key) is new.get(key) is None)
+    # A null of one that has entries in the other is told by the entries.
+    told = {key for key in nulls if any(other.startswith(f"{key}.") for other in both)}
+    return {key: (old.get(key), new.get(key)) for key in keys if key not in told}
 
 
 def movable(config: Mapping[str, Any]) -> dict[str, Any]:

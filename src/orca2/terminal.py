@@ -9,6 +9,7 @@ _SHOWN[0x7F] = "␡"
 _DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Unicode's embeddings, overrides and isolates: https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters"""
 _SHOWN |= {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)} | {code: f"\\u{code:04x}" for code in _DIRECTIONS}
+_SHOWN |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}  # halves of pairs, which no terminal takes
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from lightning_modules.before_training import tell_of_left_out
+from lightning_modules.before_training import leak_check, tell_of_left_out
 from lightning_modules.job import open_and_run, open_data
 from lightning_modules.space import require_space
 from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
@@ -17,7 +17,7 @@ from orca2.errors import ConfigError
 from orca2.modelling.build import build_tokenizer
 from orca2.rendering.renderer import Renderer
 from orca2.runs import RunDirectory
-from orca2.settings import build_all, compose_config
+from orca2.settings import build, build_all, compose_config
 from tests.commands import SMALL_STUDENT
 
 BOLD = "\x1b[1m"
@@ -54,6 +54,31 @@ def test_many_long_rows_are_said_first_and_in_bold(tmp_path: Path) -> None:
 def test_few_long_rows_are_not_shouted(tmp_path: Path) -> None:
     """A warning at every run is read at none."""
     assert BOLD not in said(tmp_path, 12)
+
+
+def test_answers_that_quote_are_found_anywhere_in_a_file(tmp_path: Path) -> None:
+    """Files are sorted by task; the check read the first 1,000 rows, and so only one habit of one task."""
+    told, rows = "First recall the facts that matter, then reason, then write the answer.", tmp_path / "rows.jsonl"
+    answers = ["It is so." if row < 2_000 else f"As told: {told}" for row in range(3_000)]
+    lines = (json.dumps({"user": f"{row}?", "system": told, "answer": text}) for row, text in enumerate(answers))
+    rows.write_text("\n".join(lines))
+    cfg = compose_config("train", ["source=jsonl", f"source.path={rows}", f"source.cache_dir={tmp_path}"])
+    source = build(cfg.source)
+    source.prepare()
+    report = leak_check(source, build(cfg.strategy))
+    assert (report.leaked, report.checked) == (333, 1_000)
+
+
+def test_what_was_checked_for_leaks_is_said(tmp_path: Path) -> None:
+    """`0 answers quote` must not sound like all of a million rows."""
+    assert "leak check: 0 of 60 answers quote the teacher's instruction" in said(tmp_path, 0)
+    cfg = compose_config("train", ["source.size=5000", "trainer=cpu"])
+    job, printed = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB)), StringIO()
+    run = RunDirectory(tmp_path / "generated")
+    with run.locked():
+        run.open_or_resume({"seed": 1}, [])
+    open_data(job, Renderer(build_tokenizer(job.model, job.format), job.format), run, Console(file=printed, width=300))
+    assert "leak check: 0 of 1,000 answers, spread over 5,000 rows, quote" in printed.getvalue()
 
 
 def test_each_reason_has_its_remedy() -> None:

@@ -62,6 +62,14 @@ def test_a_card_says_where_the_student_comes_from(tmp_path: Path) -> None:
     assert job.erasing.inference in found.text
 
 
+def test_a_student_that_kept_its_instructions_says_so(tmp_path: Path) -> None:
+    """Its card said that it chooses the strategy itself, and is asked under a message that it never saw."""
+    kept, erased = card(job_of("erasing=keep"), tmp_path).text, card(job_of(), tmp_path).text
+    assert "with that instruction in its prompt (`erasing=keep`), so that it learns to follow it" in kept
+    assert "It never trained under that message" in kept and "choose the strategy itself" not in kept
+    assert "choose the strategy itself" in erased and "never trained under" not in erased
+
+
 def test_a_card_before_and_without_scores(tmp_path: Path) -> None:
     """Fails if a run that was killed between export and scores has no card, or one that promises figures."""
     assert "Not measured yet." in card(job_of(), tmp_path).text

@@ -85,6 +85,15 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path) -> 
     assert run.config.read_text() == before
 
 
+def test_a_null_is_not_told_beside_the_entries_of_the_other() -> None:
+    """`families: None in the folder, None now` says nothing."""
+    some, none = {"source": {"families": {"sorting": 2}}}, {"source": {"families": None}}
+    assert differing(some, none) == {"source.families.sorting": (2, None)}
+    assert differing(none, some) == {"source.families.sorting": (None, 2)}
+    assert differing(none, {"source": {"families": {}}}) == {"source.families": (None, {})}
+    assert differing({"source": {"a": 1, "b": None}}, {"source": {"a": 1}}) == {"source.b": (None, None)}
+
+
 @pytest.mark.parametrize(
     "kept", ["checkpoints/step-00000010/progress.json", "student/config.json", "1-a/DONE", "x.csv"]
 )

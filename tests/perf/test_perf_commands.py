@@ -59,7 +59,7 @@ def test_packs_are_full_and_labels_lie_in_answers() -> None:
 
 
 def test_a_kernel_that_errs_is_named() -> None:
-    """Fails if a wrong kernel passes the parity check, or a value that is no number does."""
+    """Fails if a wrong kernel passes the parity check, or a value that is not a number does."""
     harness = module("train_gpu")
     errors = {
         "sdpa": {"output": 1e-3},

@@ -83,7 +83,7 @@ def price_of(usd_per_million: Mapping[str, float | None]) -> Price | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Caps on a run; None is no cap.
+    """Caps on a run; None is not a cap.
 
     Raises:
         ConfigError: a cap that is not above 0.

@@ -4,7 +4,7 @@
       step-00000400/
         shard-00001.safetensors   tensors that rank 0 wrote; one file for each rank that wrote any
         shard-00002.safetensors
-        progress.json             everything that is no tensor: loops, position in the data, random states
+        progress.json             everything that is not a tensor: loops, position in the data, random states
         manifest.json             format, step, config signature, size and SHA-256 of each file; written last
       step-00000600/
 

@@ -50,6 +50,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def remove_unfinished(folder: Path) -> None:
     """Delete what a killed process left half written."""
     for path in folder.glob(f"step-*{UNFINISHED}"):
+        if path.is_symlink():  # made by nobody here; what it leads to is not ours
+            path.unlink()
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -115,6 +117,8 @@ def refusal(path: Path, signature: str | None, share: tuple[int, int] = (0, 1)) 
         return f"{path / MANIFEST}: missing, so the checkpoint is incomplete"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{path / MANIFEST}: cannot be read ({type(error).__name__}: {error})"
+    if strange := [name for name in files if Path(name).name != name]:
+        return f"{path / MANIFEST}: names {strange[0]!r}, which is not a file of its folder"
     if PROGRESS not in files:
         return f"{path / MANIFEST}: names no {PROGRESS}"
     return _wrong_size(path, files) or _wrong_content(path, files, share)

@@ -33,6 +33,7 @@ from typing_extensions import override
 
 from orca2.checkpointing.folder import FileRecord
 from orca2.errors import CheckpointError
+from orca2.files import fresh
 
 _DTYPES = {
     torch.float64: "F64",
@@ -121,7 +122,7 @@ class ShardWriter(StorageWriter):
 
 
 def _data(item: WriteItem) -> Any:
-    assert item.tensor_data is not None, f"{item.index.fqn} is no tensor"
+    assert item.tensor_data is not None, f"{item.index.fqn} is not a tensor"
     return item.tensor_data
 
 
@@ -150,7 +151,7 @@ def _write_safetensors(path: Path, items: Sequence[WriteItem], planner: SavePlan
     blocks: Iterator[bytes | memoryview] = chain(
         (struct.pack("<Q", len(text)), text), (_bytes(item, planner) for item in items)
     )
-    with path.open("wb") as file:
+    with fresh(path) as file:
         for block in blocks:
             for start in range(0, len(block), _WRITE_BYTES):  # small blocks: hashing reads what is still cached
                 part = block[start : start + _WRITE_BYTES]
@@ -182,7 +183,7 @@ def misfit(path: Path, tensors: Mapping[str, Tensor]) -> str | None:
                 f"{tensor.dtype} in this run; it belongs to another model"
             )
     if extra := sorted(set(saved) - set(tensors)):
-        return f"{path}: {extra[0]} is no tensor of this run; it belongs to another model or optimizer"
+        return f"{path}: {extra[0]} is not a tensor of this run; it belongs to another model or optimizer"
     return None
 
 

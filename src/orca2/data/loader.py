@@ -67,7 +67,7 @@ class StepShape:
         """The lanes that this rank has packs of. Raises ConfigError where lanes do not divide a step."""
         if self.packs_per_step % lanes:
             raise ConfigError(
-                f"packs_per_step={self.packs_per_step} is no multiple of packing.lanes={lanes}; "
+                f"packs_per_step={self.packs_per_step} is not a multiple of packing.lanes={lanes}; "
                 f"set lanes to a divisor, such as {math.gcd(self.packs_per_step, lanes)}"
             )
         share = math.gcd(lanes, self.world)

@@ -29,8 +29,11 @@ class Interval(NamedTuple):
 
 
 def equal_numbers(one: str, other: str) -> bool:
-    """Whether two plain decimals, as `plain_number` writes them, are the same number: exact, no tolerance."""
-    return Decimal(one) == Decimal(other)
+    """Whether two numbers, as `extraction.quantities` writes them, are the same: exact, no tolerance.
+
+    `1/3`, in lowest terms, stands for a number that no decimal equals, and so equals only itself.
+    """
+    return one == other if "/" in one + other else Decimal(one) == Decimal(other)
 
 
 def equal_words(one: str, other: str) -> bool:

@@ -57,7 +57,7 @@ def write_rejected(plan: SamplePlan, folder: Path) -> None:
     """Write `rejected.jsonl`: every row that is not asked, and every absent task and benchmark, with the reason."""
     rejected = [row for one in plan.benchmarks.values() for row in (*one.rejected, *one.absent)]
     rejected += [Rejected(source=name, row="", kind="absent", reason=reason) for name, reason in plan.absent.items()]
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rejected]
+    lines = [json.dumps(asdict(row)) + "\n" for row in rejected]  # ASCII: a row may quote half of a surrogate pair
     atomic_write_text(folder / REJECTED, "".join(lines))
 
 

@@ -22,7 +22,7 @@ class BenchmarkSamples:
     rows: int
     """Samples in the files, before any limit."""
     absent: tuple[Rejected, ...] = ()
-    """Tasks without a file; they are no rows."""
+    """Tasks without a file; they are not rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +44,14 @@ def make_plan(
     """Read every benchmark. `limit`: at most so many samples of each, drawn by `seed`; None: all.
 
     Raises:
-        ConfigError: `data_dir` is no folder, or a package that computes a benchmark's score is not installed.
+        ConfigError: `data_dir` is not a folder, or a package that computes a benchmark's score is not installed.
         DataError: benchmarks whose files are absent or unreadable, all of them listed, unless `allow_missing`; or
             nothing is left to ask.
     """
     if data_dir is not None and not data_dir.is_dir():
-        raise ConfigError(f"data_dir = {str(data_dir)!r} is no folder; give the one that holds the benchmarks' files")
+        raise ConfigError(
+            f"data_dir = {str(data_dir)!r} is not a folder; give the one that holds the benchmarks' files"
+        )
     unscored = {name: missing for name, one in benchmarks.items() if (missing := missing_packages(one.metrics))}
     if unscored:
         packages = ", ".join(dict.fromkeys(package for missing in unscored.values() for package in missing))

@@ -22,6 +22,7 @@ from typing import Any
 from orca2.answers.extracted import Extraction
 from orca2.errors import CheckpointError, DataError
 from orca2.evaluation.benchmark import Domain, Judgement, Kind
+from orca2.files import growing
 from orca2.generation import Chat, ChatReply, FinishReason
 from orca2.reasoning import split
 
@@ -111,7 +112,7 @@ def to_line(record: SampleRecord) -> str:
 
 
 def from_line(line: str) -> SampleRecord:
-    """Raises DataError where the line is no whole, unchanged record; the message says why."""
+    """Raises DataError where the line is not a whole, unchanged record; the message says why."""
     try:
         content = json.loads(line)
         check = content.pop("check")
@@ -152,8 +153,11 @@ class RecordWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = growing(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror}; choose another out_dir") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -27,7 +27,7 @@ class StandInSpec:
 
     def __post_init__(self) -> None:
         if self.name not in get_args(StandInName):
-            raise ConfigError(f"backend name {self.name!r} is no stand-in; choose from {get_args(StandInName)}")
+            raise ConfigError(f"backend name {self.name!r} is not a stand-in; choose from {get_args(StandInName)}")
 
     def find(self, student: str | None) -> StudentFiles:
         return StudentFiles(name=self.name, location="", fingerprint="", own_messages={})

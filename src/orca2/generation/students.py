@@ -30,7 +30,7 @@ def find_student(student: str | None) -> StudentFiles:
 
     Raises:
         ConfigError: no student is given, or nothing is called like this.
-        ModelError: the folder is no model, or the hub cannot be reached.
+        ModelError: the folder is not a model, or the hub cannot be reached.
     """
     if student is None:
         raise ConfigError("student = null: this backend needs student=<run directory, export folder or hub id>")
@@ -43,7 +43,7 @@ def find_student(student: str | None) -> StudentFiles:
         folder = _snapshot(student)
     if not (folder / "config.json").is_file():
         hint = "; the run has not come to its end yet" if (Path(student) / "manifest.json").exists() else ""
-        raise ModelError(f"student = {student!r}: {folder} has no config.json, so it is no model{hint}")
+        raise ModelError(f"student = {student!r}: {folder} has no config.json, so it is not a model{hint}")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"student = {student!r}: {folder} has no *.safetensors; pickled weights are not read")
     prompt = prompt_info(folder)
@@ -98,6 +98,6 @@ def _snapshot(hub_id: str) -> Path:
     except Exception as error:  # whatever its network and cache raise
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"student = {hub_id!r} is no folder here, and could not be fetched from the hub "
+            f"student = {hub_id!r} is not a folder here, and could not be fetched from the hub "
             f"({type(error).__name__}: {reason}); give a folder, or fetch it on a machine that reaches the hub"
         ) from error

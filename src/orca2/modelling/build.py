@@ -78,7 +78,7 @@ def model_config(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Pretrai
 
     It names no padding token where that is new and has no row yet.
 
-    Raises `ModelError` for an unknown architecture or field, a model that is no causal language model, a
+    Raises `ModelError` for an unknown architecture or field, a model that is not a causal language model, a
     context shorter than `spec.max_len`, a vocabulary of random weights that is smaller than the tokenizer, weights of
     another shape than `spec.shape`, or experts whose router has a loss that `spec` does not leave out.
     """

@@ -207,4 +207,4 @@ def _require_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / PROMPT_FILE).is_file()):
-        raise ModelError(f"{folder} exists and is no exported student; choose another folder or remove it")
+        raise ModelError(f"{folder} exists and is not an exported student; choose another folder or remove it")

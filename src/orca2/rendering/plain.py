@@ -27,7 +27,7 @@ class PlainText:
         self._shown = {id: text for id, text in self.control.items() if text in (*MARKERS, *MARKERS.values())}
         if tokenizer.pad_token is not None:
             self.control[int(tokenizer.pad_token_id)] = str(tokenizer.pad_token)
-        # The unknown token is no control token: it may stand for a character that the vocabulary lacks.
+        # The unknown token is not a control token: it may stand for a character that the vocabulary lacks.
         self.control.pop(tokenizer.unk_token_id, None)
 
     def decode(self, ids: Sequence[int]) -> str:

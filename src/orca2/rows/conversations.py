@@ -214,7 +214,7 @@ def _joined(said: list[Said], repeated: RepeatedTurns, notes: list[Note]) -> lis
         if repeated == "reject":
             raise DataError(f"{where}; repeated_turns=join joins them")
         if last.loss != each.loss:
-            raise DataError(f"{where}, one with loss and one without, so they are no single turn")
+            raise DataError(f"{where}, one with loss and one without, so they are not a single turn")
         joined[-1] = last._replace(
             text=_BETWEEN_TURNS.join((last.text, each.text)),
             reasoning=_BETWEEN_TURNS.join(filter(None, (last.reasoning, each.reasoning))),

@@ -287,11 +287,26 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     number = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-            for row in batch.to_pylist():
+            for row in _rows_of(batch):
                 number += 1
+                if isinstance(row, str):
+                    yield number, None, row
+                    continue
                 text = json.dumps(row, ensure_ascii=False, default=_no_json)
                 too_long = len(text.encode(errors="replace")) > MAX_ROW_BYTES
                 yield (number, None, _TOO_LONG) if too_long else (number, text, None)
+
+
+def _rows_of(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch, each by itself where one holds a text that is not UTF-8, or a year after 9999: a reason."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            yield f"a value cannot be read: {error}".splitlines()[0]
+        else:
+            for at in range(batch.num_rows):
+                yield from _rows_of(batch.slice(at, 1))
 
 
 def _no_json(value: Any) -> dict[str, str]:

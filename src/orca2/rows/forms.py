@@ -20,6 +20,14 @@ from orca2.errors import DataError
 
 Row = dict[str, Any]
 
+BROKEN = (
+    KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError,
+    SyntaxError, RecursionError, MemoryError,
+)  # fmt: skip
+"""What a row of another shape raises in a form; the last three where Python reads the text of a row."""
+READ_AGAIN = 8
+"""How often the lines of a table may be read in all, because of quotes that are never closed; ours."""
+
 
 class Form(NamedTuple):
     file: Callable[[Path], Iterator[Row]]
@@ -42,6 +50,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
     loaded = _json(path)
     if isinstance(loaded, dict):
         loaded = next((loaded[key] for key in ("examples", "data") if isinstance(loaded.get(key), list)), [loaded])
+    if not isinstance(loaded, list):
+        raise DataError(f"{path} holds {type(loaded).__name__}, not rows; download the file again")
     yield from (row if isinstance(row, dict) else {"broken": f"not an object: {str(row)[:40]!r}"} for row in loaded)
 
 
@@ -50,12 +60,12 @@ def _json(path: Path) -> Any:
     text = _text(path)
     try:
         return json.loads(text)
-    except json.JSONDecodeError as whole:
+    except (ValueError, RecursionError) as whole:  # a plain ValueError: a whole number of more than 4,300 digits
         rows = []
         for number, line in enumerate(text.split("\n"), start=1):
             try:
                 rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 if path.suffix != ".jsonl" and number == 1:
                     raise DataError(f"{path} is not JSON: {whole}; download the file again") from whole
                 rows.append({"broken": f"line {number} is not JSON: {error}"})
@@ -72,9 +82,12 @@ def _text(path: Path) -> str:
 def _csv(path: Path, delimiter: str = ",") -> Iterator[list[str] | Row]:
     """Cells of each record. After a broken one, such as a quote never closed, reading goes on with the next line."""
     lines = list(io.StringIO(_text(path), newline=""))
-    done = 0
+    done = again = 0
     while done < len(lines):
-        reader = csv.reader(lines[done:], delimiter=delimiter, strict=True)
+        if again > READ_AGAIN * len(lines):
+            yield {"broken": f"lines {done + 1} to {len(lines)} are not read: too many quotes before them stay open"}
+            return
+        reader = csv.reader(map(lines.__getitem__, range(done, len(lines))), delimiter=delimiter, strict=True)
         read = 0
         try:
             for cells in reader:
@@ -82,6 +95,7 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[list[str] | Row]:
                 yield cells
             return
         except csv.Error as error:
+            again += reader.line_num - read - 1
             done += read + 1
             yield {"broken": f"line {done} is not CSV: {error}"}
 
@@ -118,7 +132,8 @@ _BBH_PAIRS = ({"True", "False"}, {"yes", "no"}, {"Yes", "No"}, {"valid", "invali
 def _olmes(rows: Iterable[Row]) -> Iterator[Row]:
     """`query` is a prompt of its own, "Question: ... Answer:"."""
     for row in rows:
-        yield row | {"query": re.sub(r"^Question: |\s*Answer:$", "", row["query"])}
+        query = row["query"].removeprefix("Question: ").removesuffix("\n")
+        yield row | {"query": query.removesuffix("Answer:").rstrip()}
 
 
 def _bbh(rows: Iterable[Row]) -> Iterator[Row]:
@@ -206,7 +221,12 @@ def _hellaswag(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _without_marks(text: str) -> str:
-    return " ".join(re.sub(r"\[.*?\]", "", text.replace(" [title]", ". ")).split())
+    lines = []
+    for line in text.replace(" [title]", ". ").split("\n"):
+        # Behind the last closing bracket no mark ends: looking for one from every opening bracket took quadratic time.
+        marked, closing, rest = line.rpartition("]")
+        lines.append(re.sub(r"\[.*?\]", "", marked + closing) + rest)
+    return " ".join("\n".join(lines).split())
 
 
 def _race_file(path: Path) -> Iterator[Row]:
@@ -341,7 +361,7 @@ def _guarded(flatten: Flatten) -> Flatten:
             try:
                 # As a list: of a row that is broken at its end, nothing is asked.
                 yield from [row] if "broken" in row else list(flatten([row]))
-            except (KeyError, TypeError, AttributeError, IndexError, ValueError, SyntaxError) as error:
+            except BROKEN as error:
                 yield {"broken": f"not in its data set's form: {type(error).__name__} {error}"}
 
     return rows
@@ -353,7 +373,7 @@ def _nested(flatten: Flatten, file: Callable[[Path], Iterator[Row]] = flat_rows,
     def rows(path: Path) -> Iterator[Row]:
         try:
             yield from _guarded(flatten)(file(path))
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except BROKEN as error:
             raise DataError(f"{path} is not in its data set's form: {type(error).__name__} {error}") from error
 
     return Form(rows, _guarded(hub or flatten))

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from orca2.errors import DataError
+from orca2.files import fresh
 from orca2.rows.decoding import Decoded, Record, Unit, decode
 
 PARSER_VERSION = 2
@@ -107,7 +108,7 @@ def import_file(path: str, cache_dir: str | None) -> Path:
             with FileLock(_lock_of(target)):
                 if not target.exists():
                     _write(_one_after_another(files), target)
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:  # a column's name, say
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"file {path!r} cannot be imported: {reason}; the file may be damaged or cut off") from error
     return target
@@ -167,7 +168,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _write(decoded: Decoded, target: Path) -> None:
     temporary, digest = _temporary_of(target), hashlib.blake2b(digest_size=16)
     try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        with fresh(temporary) as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
             batch: list[Record] = []
             size = 0
             for number, text, error in decoded.records:

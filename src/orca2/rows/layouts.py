@@ -28,7 +28,6 @@ _SYSTEM, _HISTORY = "system", "history"
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 FINAL_MARK = "####"
 """GSM8K's mark of the final answer."""
-_FINAL = re.compile(rf"\n{FINAL_MARK}[ \t]*(\S[^\n]*?)\s*$")
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,12 @@ def _gsm8k(row: Row, columns: Mapping[str, str], repeated: RepeatedTurns) -> Par
     """The official form. Calculator annotations `<<48/2=24>>` are removed, and the last line `#### 72` is
     `Answer: 72`, without thousands separators. The number is the gold answer."""
     solution = text(cell(row, "answer"), "answer")
-    final = _FINAL.search(solution)
-    if final is None:
+    before, line_break, final = solution.rstrip().rpartition("\n")
+    stated = final.removeprefix(FINAL_MARK).strip()
+    if not line_break or not final.startswith(FINAL_MARK) or not stated:
         raise DataError("column 'answer' does not end with a line '#### <number>'")
-    gold = final[1].replace(",", "")
-    steps = _CALCULATOR.sub("", solution[: final.start()]).strip()
+    gold = stated.replace(",", "")
+    steps = _CALCULATOR.sub("", before).strip()
     return Parsed(
         {
             "task": "gsm8k",
@@ -152,7 +152,7 @@ def cell(row: Row, column: str) -> Any:
 
 
 def text(value: Any, where: str) -> str:
-    """Raises DataError where a value of column `where` is no text."""
+    """Raises DataError where a value of column `where` is not a text."""
     if not isinstance(value, str):
         raise DataError(f"column {where!r} holds {'nothing' if value is None else type(value).__name__}, not text")
     return value

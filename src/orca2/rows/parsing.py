@@ -56,7 +56,7 @@ class RowParser:
         for key in (*self.columns, *self.constants):
             if key not in _FIELDS and not (key == "messages" and self.layout in ("messages", "sharegpt")):
                 raise ConfigError(
-                    f"source {self.source!r}: {key!r} is no field of an example; "
+                    f"source {self.source!r}: {key!r} is not a field of an example; "
                     f"did you mean {nearest(key, _FIELDS)}? Allowed are {list(_FIELDS)}"
                 )
         if self.layout == "columns" and not {"user", "answer"} <= {*self.columns, *self.constants}:
@@ -143,8 +143,9 @@ class RowParser:
         row_id = values.pop("id", row_id)
         example = Example(id=f"{self.source}/{row_id}", source=self.source, **values)
         _check(example)
-        notes = (note for note in parsed.notes if note[1] not in _TRACES)
-        return _without_markers(example), tuple(notes)
+        # Records with a lineage are our own: their `source` gives way to the name of the source that reads them.
+        known = {*_TRACES, *(("source",) if "lineage" in self.columns else ())}
+        return _without_markers(example), tuple(note for note in parsed.notes if note[1] not in known)
 
     @property
     def _map(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ def unpinned(repo: str, revision: str | None, key: str) -> str | None:
     """
     if "/" not in repo or Path(repo).expanduser().is_dir() or _COMMIT.fullmatch(revision or ""):
         return None
-    what = "has no `revision`" if revision is None else f"is named at {revision!r}, which is no commit and can move"
+    what = "has no `revision`" if revision is None else f"is named at {revision!r}, which is not a commit and can move"
     return (
         f"the hub data set {repo!r} {what}: set {key} to a commit, all 40 digits of it, such as the newest of "
         f"https://huggingface.co/datasets/{repo}/commits/main"

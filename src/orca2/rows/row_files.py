@@ -17,7 +17,7 @@ FIRST_ROWS, SPREAD_ROWS = 100, 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource:
-    """The rows of `path`, each an example or a reason. Blank lines are no rows.
+    """The rows of `path`, each an example or a reason. Blank lines are not rows.
 
     A folder stands for its Parquet files, or for those of its folder `data`, one after the other.
 

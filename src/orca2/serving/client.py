@@ -109,8 +109,8 @@ class Server:
         except openai.APIConnectionError as error:
             reason = redacted(f"{error} {error.__cause__!r}", speaker.secret)
             return Trouble(kind="connection", reason=reason, maybe_paid=_was_sent(error))
-        except ValueError as error:
-            # JSON that is cut off, or bytes that are not UTF-8.
+        except (ValueError, RecursionError) as error:
+            # JSON that is cut off or has no end of brackets, or bytes that are not UTF-8.
             reason = redacted(f"the answer is not JSON in UTF-8 ({error})", speaker.secret)
             return Trouble(kind="malformed", reason=reason, maybe_paid=True)
 

@@ -125,7 +125,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             try:
                 seconds = parsedate_to_datetime(headers[name]).timestamp() - time()
-            except ValueError:
+            except (ValueError, OverflowError, OSError):  # a year that the clock of this machine does not have
                 continue
         # NaN and infinity are numbers to float(), but not to a clock.
         if seconds == seconds and abs(seconds) != float("inf"):
@@ -152,7 +152,7 @@ def _short(text: str, secret: str) -> str:
     if isinstance(error.get("message"), str):
         text = f"{error['message']} [{code}]" if (code := _code(text)) else error["message"]
     elif _is_html(text):
-        text = f"an HTML page: {re.sub(r'<[^>]*>', ' ', text)}"
+        text = f"an HTML page: {re.sub(r'<[^<>]*>', ' ', text)}"
     return redacted(" ".join(text.split()), secret)[:LONGEST_REASON]
 
 
@@ -188,7 +188,7 @@ def _duration(text: str) -> float | None:
 def _error(text: str) -> Mapping[str, Any]:
     try:
         error = json.loads(text)["error"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return error if isinstance(error, dict) else {}
 

@@ -28,6 +28,9 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 }
 """Servers' words, in lower case -> what they mean. Any other, such as `abort` or `error`, is trouble."""
 
+MOST_TOKENS = 10**9
+"""Of one answer; no context is as long, so a server that says more does not count."""
+
 
 def api_key(variable: str | None, speaker: str, group: str) -> str:
     """The key that an environment variable holds; a dummy where the server needs none. Raises ConfigError."""
@@ -71,8 +74,11 @@ def read_reply(completion: Any, most_tokens: int | None, speaker: Speaker) -> Ou
             return _error_in_reply(choice, speaker)
         message = choice["message"]
         text, thoughts, refusal = _content(message.get("content"))
+        # vLLM renamed the field; some servers still use the old name.
+        reasoning = _text(message.get("reasoning") or message.get("reasoning_content")) or thoughts
+        refusal = _text(message.get("refusal")) or refusal
         usage = _usage(completion.get("usage"))
-        model, fingerprint = str(completion["model"]), completion.get("system_fingerprint")
+        model, fingerprint = _text(str(completion["model"])), completion.get("system_fingerprint")
         said = _text(choice.get("finish_reason"))
         reason = FINISH_REASONS.get(said.lower())
         if not said:
@@ -94,10 +100,9 @@ def read_reply(completion: Any, most_tokens: int | None, speaker: Speaker) -> Ou
         text=text,
         finish_reason=reason,
         usage=usage or NO_USAGE,
-        model=f"{model}@{fingerprint}" if fingerprint else model,
-        # vLLM renamed the field; some servers still use the old name.
-        reasoning=_text(message.get("reasoning") or message.get("reasoning_content")) or thoughts,
-        refusal=_text(message.get("refusal")) or refusal,
+        model=_text(f"{model}@{fingerprint}") if fingerprint else model,
+        reasoning=reasoning,
+        refusal=refusal,
         usage_known=usage is not None,
     )
 
@@ -137,14 +142,23 @@ def _usage(counts: Any) -> Usage | None:
     xAI's does, it is added, so that `reasoning_tokens` is always a part.
     """
     try:
-        prompt, completion = int(counts["prompt_tokens"]), int(counts["completion_tokens"])
-        cached = int((counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        reasoning = int((counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        prompt, completion = _count(counts["prompt_tokens"]), _count(counts["completion_tokens"])
+        cached = _count((counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        reasoning = _count((counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     if reasoning and counts.get("total_tokens") == prompt + completion + reasoning:
         completion += reasoning
     return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, reasoning_tokens=reasoning)
+
+
+def _count(value: Any) -> int:
+    """Raises ValueError for what cannot be tokens: a budget would grow by a negative count, and no file could hold an
+    endless one.
+    """
+    if not 0 <= (count := int(value)) <= MOST_TOKENS:
+        raise ValueError(f"{value} tokens")
+    return count
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,5 @@
 """From YAML to a checked config, and from a config to plain Python objects."""
 
-import re
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -17,7 +16,9 @@ from yaml import YAMLError
 
 from orca2.errors import ConfigError, Orca2Error
 from orca2.modelling.optimization import default_learning_rate
+from orca2.names import stays_below
 from orca2.processes.ranks import here
+from orca2.settings.default_names import data_name, model_name
 from orca2.settings.schemas import SCHEMAS, number_problem
 from orca2.settings.targets import nearest, problems
 
@@ -26,7 +27,8 @@ OmegaConf.register_new_resolver("default_learning_rate", lambda *, _root_: _lear
 OmegaConf.register_new_resolver("default_packs", lambda *, _root_: _default_packs(_root_), replace=True)
 
 OmegaConf.register_new_resolver("launched", lambda what: getattr(here(), what), replace=True)
-OmegaConf.register_new_resolver("data_name", lambda *, _root_: _data_name(_root_), replace=True)
+OmegaConf.register_new_resolver("data_name", lambda *, _root_: data_name(_root_), replace=True)
+OmegaConf.register_new_resolver("model_name", lambda *, _root_: model_name(_root_), replace=True)
 
 for _root in SCHEMAS:
     ConfigStore.instance().store(name=f"{_root}_schema", node=SCHEMAS[_root])
@@ -74,17 +76,6 @@ def storable(cfg: DictConfig, leave_out: Collection[str] = ()) -> dict[str, Any]
 def _learning_rate(cfg: DictConfig) -> float:
     weights, rank = OmegaConf.select(cfg, "model.weights"), OmegaConf.select(cfg, "lora.rank")
     return default_learning_rate(pretrained=weights is not None, with_lora=bool(rank))
-
-
-def _data_name(cfg: DictConfig) -> str:
-    """`<source>-<file>-`, so that runs on two data sets do not share a folder; empty for generated tasks."""
-    source = OmegaConf.to_container(cfg.source) if OmegaConf.is_config(cfg.get("source")) else {}
-    if not isinstance(source, dict) or source.get("name") in (None, "procedural"):
-        return ""
-    parts = [str(source["name"]), Path(str(source.get("path") or "")).name.partition(".")[0]]
-    # What is not known yet, or comes from the environment, tells nothing or too much.
-    words = [re.sub(r"[^A-Za-z0-9._-]+", "-", part)[:60] for part in parts if part and not {"?", "$"} & set(part)]
-    return "".join(f"{word}-" for word in dict.fromkeys(words))
 
 
 def _default_packs(cfg: DictConfig) -> int:
@@ -152,6 +143,9 @@ def config_problems(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}: not a key of {schema.__name__}{nearest(key, known)}"
         elif found := number_problem(value, known[key], schema):
             yield found
+    name = OmegaConf.select(tree, "name")
+    if isinstance(name, str) and not stays_below(name):
+        yield f"name = {name!r}: becomes a folder below the runs; for another place give run_dir= or out_dir="
     yield from problems(plain(tree))
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
+from orca2.names import is_file_name
 from orca2.rows.source import Source
 from orca2.strategies import StrategyChoice
 from orca2.thinking import Thinking
@@ -78,6 +79,8 @@ class Curriculum:
             raise ConfigError(f"curriculum {self.name!r} has no stages")
         wrong, earlier = [], list[str]()
         for key, stage in self.stages.items():
+            if not is_file_name(key):
+                wrong.append(f"stage {key!r} becomes a folder; no slashes, no dot at its start")
             known = ", ".join(earlier) or "none, it is the first"
             wrong += [f"stage {key!r} replays {name!r}; earlier stages: {known}" for name in stage.replay
                       if name not in earlier]  # fmt: skip

@@ -63,7 +63,7 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
             check_command_line(root, named, folder, arguments.multirun)
             if sweep_metrics:
                 sweep = _sweep_of(root, named, arguments.multirun, script, sweep_metrics)
-            # Hydra reads the arguments itself; what is no override is a flag.
+            # Hydra reads the arguments itself; what is not an override is a flag.
             sys.argv[1:] = [*(text for text in sys.argv[1:] if text not in arguments.overrides), *named]
         except ConfigError as error:
             _complain(error)

@@ -31,7 +31,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any, Literal
 
-from orca2.files import atomic_write_json
+from orca2.files import atomic_write_json, growing
 from orca2.runs import RunDirectory, differing, redacted_overrides, without_secrets
 
 SEED = "seed"
@@ -153,7 +153,12 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
     run.path.mkdir(parents=True, exist_ok=True)
     log = run.path / "job.log"
     started = time.monotonic()
-    with log.open("ab", buffering=0) as file:
+    try:
+        opened = growing(log)
+    except OSError as error:
+        reason = f"{log} cannot be written: {error.strerror}"
+        return replace(record, state="failed", reason=reason), False
+    with opened as file:
         file.write(f"$ {shlex.join([*command[:2], *redacted_overrides(overrides)])}\n".encode())
         # SLURM sends the launcher's signal to every process of the job, and those of training would end at once.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {LAUNCHERS_SIGNAL})

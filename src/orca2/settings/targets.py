@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from orca2.errors import ConfigError
+from orca2.names import LONGEST, is_file_name
 
 ALLOWED = ("orca2", "lightning", "lightning_modules", "datamodules")
 """Packages whose classes and functions a config may name. A config is data: it must not reach the rest
@@ -123,6 +124,10 @@ def _node_problems(node: dict[str, Any], path: str) -> Iterator[str]:
     except ConfigError as error:
         yield f"{prefix}_target_ = {name}: {error}"
         return
+    own = node["name"] if isinstance(node.get("name"), str) else None
+    if own is not None and not is_file_name(own):
+        rule = f"no slashes, no dot at its start, at most {LONGEST} signs"
+        yield f"{prefix}name = {own!r}: becomes the name of files; {rule}"
     for key, value in node.items():
         if key in named:
             for where, wrong, wanted in mismatches(value, named[key], f"{prefix}{key}"):

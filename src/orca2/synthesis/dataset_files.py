@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orca2.errors import DataError
+from orca2.files import fresh
 from orca2.serving.outcomes import Usage
 from orca2.synthesis.spill import clear_disk_errors
 
@@ -71,7 +72,7 @@ def write_shards(
         for number in range(count):
             path = folder / f"{stem}-{number:05d}-of-{count:05d}.parquet"
             wanted = min(shard_rows, total - number * shard_rows)
-            with _whole(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            with _whole(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 _write_groups(writer, rows, wanted, schema)
             files[path.name] = _written(path, wanted)
         for old in folder.glob(f"{stem}-*.parquet"):
@@ -87,11 +88,10 @@ def write_lines(rows: Iterator[Mapping[str, Any]], path: Path) -> WrittenFile:
     errors = "backslashreplace"
     with (
         clear_disk_errors(path),
-        _whole(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors=errors) as file,
+        _whole(path) as file,
     ):
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors=errors))
             count += 1
     return _written(path, count)
 
@@ -114,12 +114,13 @@ def _written(path: Path, rows: int) -> WrittenFile:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when all went well."""
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file that becomes `path` when all went well."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
+        with fresh(temporary) as file:
+            yield file
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

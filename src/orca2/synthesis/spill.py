@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
 from orca2.errors import DataError
+from orca2.files import fresh
 from orca2.hashing import hash64
 
 BUCKETS = 128
@@ -69,7 +70,7 @@ class Spill:
 
     def _bucket(self, number: int) -> BinaryIO:
         if number not in self._files:
-            self._files[number] = (self.folder / f"bucket-{number:03d}").open("wb")
+            self._files[number] = fresh(self.folder / f"bucket-{number:03d}")
         return self._files[number]
 
 

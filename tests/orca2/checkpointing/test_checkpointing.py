@@ -277,7 +277,7 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(saved: Any, monk
 
     def opened(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
         file = real(path, mode, *rest, **named)
-        return FullDisk(file, 100) if mode == "wb" and path.suffix == ".safetensors" else file
+        return FullDisk(file, 100) if mode == "xb" and path.suffix == ".safetensors" else file
 
     monkeypatch.setattr(Path, "open", opened)
     saver.save(3, Training().tensors, {}, {})

@@ -9,6 +9,7 @@ from orca2.data.mixture import Mixture
 from orca2.erasing import FixedErasing, KeepInstruction
 from orca2.records import Rejected
 from orca2.rows.row_files import FileSource
+from orca2.settings import build, compose_config
 
 CAUTIOUS = FixedErasing("cautious", "Be careful.")
 KEEP = KeepInstruction("keep", CAUTIOUS)
@@ -52,6 +53,17 @@ def test_what_is_left_out_is_counted_by_kind(source, direct):
         "source s, 1,000 of 1,500 rows looked at: 1,000 end with the user: that turn is left out",
         "source s, 1,000 of 1,500 rows looked at: 1,000 have columns that are not used: id, topic",
     ]
+
+
+def test_a_synthesized_row_has_no_columns_without_use(tmp_path, direct):
+    """Each training on what `synthesize.py` wrote said that a column of its rows is not used."""
+    row = dict.fromkeys(("source", "task", "strategy", "system", "user", "answer", "teacher", "lineage"), "direct")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"topic": "t"}) + "\n")
+    given = [f"source.path={tmp_path / 'rows.jsonl'}", f"source.cache_dir={tmp_path / 'cache'}"]
+    own, other = (build(compose_config("train", [f"source={name}", *given]).source) for name in ("records", "jsonl"))
+    unused = "have columns that are not used"
+    assert look(own, direct, KEEP) == [f"source records, all 2 rows looked at: 1 {unused}: topic"]
+    assert f"2 {unused}: lineage, source, strategy, task, teacher, topic" in "\n".join(look(other, direct, KEEP))
 
 
 def test_a_bad_head_does_not_refuse_the_file(source, direct):

@@ -62,6 +62,8 @@ def test_drop_normal_form() -> None:
 def test_equalities() -> None:
     """Exact for numbers, forgiving only where the answer's meaning is the same."""
     assert equal_numbers("18", "18.0") and not equal_numbers("18", "18.0000001")
+    # A real model ended an answer with "14/3", and the evaluation with a traceback of `decimal`.
+    assert equal_numbers("14/3", "14/3") and not equal_numbers("14/3", "4") and not equal_numbers("4", "14/3")
     assert equal_words('"Signs."', "signs") and not equal_words("sign", "signs")
 
 

@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_error(
 def test_foreign_folders_are_kept(student: tuple[PreTrainedModel, PreTrainedTokenizerBase], tmp_path: Path) -> None:
     """Fails if an export deletes a folder that holds something else."""
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ModelError, match="no exported student"):
+    with pytest.raises(ModelError, match="is not an exported student"):
         export_student(*student, tmp_path, PROMPT)
     assert (tmp_path / "thesis.tex").exists()
 

@@ -228,7 +228,7 @@ def test_survey_of_one_label_reads_nothing(jsonl):
         ({"layout": "colums"}, r"unknown layout 'colums'; allowed are"),
         (
             {"columns": {"user": "q", "anwser": "a"}},
-            r"'anwser' is no field of an example; did you mean 'answer'",
+            r"'anwser' is not a field of an example; did you mean 'answer'",
         ),
         ({"columns": {"user": "q"}}, r"name the columns of 'user' and 'answer'"),
         ({"constants": {"teachr": "x"}}, r"did you mean 'teacher'"),

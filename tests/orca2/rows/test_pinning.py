@@ -55,8 +55,8 @@ def test_every_data_set_of_the_configs_is_pinned():
     ("repo", "revision", "reason"),
     [
         ("o/n", None, "has no `revision`"),
-        ("o/n", "main", "is named at 'main', which is no commit and can move"),
-        ("o/n", "c0ffee", "is no commit"),
+        ("o/n", "main", "is named at 'main', which is not a commit and can move"),
+        ("o/n", "c0ffee", "is not a commit"),
         ("o/n", "0" * 40, None),
         ("json", None, None),
         (str(CONF), None, None),

@@ -382,19 +382,3 @@ def test_values_follow_the_student_and_the_machine() -> None:
     assert values("model=7b", "trainer.devices=8", "trainer.nodes=4") == (2e-5, 32)
     assert values("model=7b", "lora=default", "packs_per_step=16") == (2e-4, 16)
     assert values("model=7b", "optimizer.learning_rate=1e-4") == (1e-4, 2)
-
-
-def test_the_default_name_follows_the_data() -> None:
-    """Two data sets in one folder: the second run would be refused, or go on with the student of the first."""
-
-    def run_dir(*overrides: str) -> str:
-        return str(compose_config("train", overrides).run_dir)
-
-    assert run_dir() == "runs/tiny-mixed-cautious"  # as the README says
-    mine = [run_dir("source=jsonl", f"source.path={path}") for path in ("a/mine.jsonl", "b/yours.jsonl.gz")]
-    assert mine == ["runs/tiny-jsonl-mine-mixed-cautious", "runs/tiny-jsonl-yours-mixed-cautious"]
-    assert run_dir("source=gsm8k", "source.path=gsm8k.jsonl") == "runs/tiny-gsm8k-mixed-cautious"
-    assert run_dir("source=hub", "source.path=owner/a set") == "runs/tiny-hub-a-set-mixed-cautious"
-    assert run_dir("source=jsonl") == "runs/tiny-jsonl-mixed-cautious"  # its path is still asked for
-    assert run_dir("source=jsonl", "source.path=x-${oc.env:HOME}") == "runs/tiny-jsonl-mixed-cautious"
-    assert run_dir("curriculum=smoke") == "runs/tiny-smoke"

@@ -171,7 +171,7 @@ class _Reads:
         return _QUESTION.match(self._text, one.value, one.end) is not None
 
     def _heads_nothing(self, one: Announcement, tail: str) -> bool:
-        """Whether "#### X" is no heading of a section."""
+        """Whether "#### X" is not a heading of a section."""
         if one.spot.start >= self._last_line or _NUMERIC.fullmatch(tail):
             return True
         return _COURTESY.match(self._text, one.end) is not None

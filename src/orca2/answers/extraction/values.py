@@ -77,7 +77,7 @@ def _short(text: str, after: Callable[[str], Found | None]) -> Found | None:
 
 
 def _known(found: Found | None, source: str) -> Found | None:
-    """`found` if each of its words is in `source`, or a number or bracket; else the text is no answer."""
+    """`found` if each of its words is in `source`, or a number or bracket; else the text is not an answer."""
     if found is None:
         return None
     known = {_bare_word(word) for word in source.split()} | set("()[]{}<>")

@@ -344,7 +344,7 @@ def parts(requests: Sequence[Request], token_limit_field: str) -> Iterator[list[
 def read_results(
     texts: Sequence[str], asked: Mapping[str, str], speaker: Speaker
 ) -> tuple[dict[str, Outcome], list[str]]:
-    """Key -> outcome of a job's result files, and what is odd in them: lines that are no results, ids that were not
+    """Key -> outcome of a job's result files, and what is odd in them: lines that are not results, ids that were not
     asked, and ids that come again, of which the first line counts. `asked`: key -> canonical request.
 
     A TeacherError is the outcome where a line says that no call can succeed, for the lines beside it may hold answers.

@@ -201,6 +201,8 @@ def _fill_ordering(fields: Fields, shuffler: Random | None) -> Filled:
     sentences = [str(sentence or "").strip() for sentence in _need(fields, "sentences")]
     if len(sentences) < 2 or not all(sentences):
         raise DataError("a sentence is missing")
+    if len(sentences) > len(LETTERS):
+        raise DataError(f"{len(sentences)} sentences; there are letters for {len(LETTERS)}")
     order = list(range(len(sentences)))
     (shuffler or Random(0)).shuffle(order)
     choices = {LETTERS[place]: sentences[index] for place, index in enumerate(order)}

@@ -15,6 +15,7 @@ from orca2.answers.extracted import Extraction
 from orca2.errors import ConfigError, DataError
 from orca2.evaluation.benchmark import DOMAINS, Domain, Judgement, Kind, Sample
 from orca2.evaluation.benchmarks.kinds import KINDS, AnswerKind, Filled
+from orca2.hashing import is_unicode
 from orca2.records import Rejected
 from orca2.rows.benchmark_rows import Layout
 
@@ -116,12 +117,15 @@ class StoredBenchmark:
             sample_id = f"{self.name}/{subtask}/{key}"
             try:
                 yield self._sample(sample_id, subtask, row)
-            except (DataError, ValueError, TypeError) as error:
+            except (DataError, ValueError, TypeError, OverflowError) as error:
                 yield self._rejected(f"{subtask}/{key}", str(error))
 
     def _sample(self, sample_id: str, task: str, row: Mapping[str, Any]) -> Sample:
         filled = self._kind.fill(row, Random(sample_id) if self.shuffle else None)
         first, document = _fill_prompt(self.prompt, filled)
+        for text in (sample_id, first, *filled.later_turns, *(part for gold in filled.gold for part in gold)):
+            if not is_unicode(text):
+                raise DataError("a text holds half of a surrogate pair; no file can hold it")
         return Sample(
             id=sample_id,
             benchmark=self.name,

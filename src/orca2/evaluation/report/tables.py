@@ -304,8 +304,8 @@ def _read(summary: Summary) -> Table:
     return Table(
         "How answers were read",
         "Rule that decided, and how many answers it decided. `none`: nothing was announced; `unreadable`: what was "
-        "announced is no answer; `conflict`: two different final answers; `cut_off`: the length limit may have cut the "
-        "final answer. These four are not format-OK.",
+        "announced is not an answer; `conflict`: two different final answers; `cut_off`: the length limit may have cut "
+        "the final answer. These four are not format-OK.",
         ("benchmark", "message", "run", "rules"),
         tuple(rows),
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def found(path: Path, what: str) -> Path:
     return path
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """A file that is a folder, or may not be read, as one DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def matching(folder: Path, pattern: str, what: str) -> list[Path]:
     """The files of a folder, sorted by name. Raises DataError where there are none."""
     paths = sorted(found(folder, what).glob(pattern))
@@ -33,9 +43,12 @@ def matching(folder: Path, pattern: str, what: str) -> list[Path]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Every line that is not empty, numbered from 1, without its end; None where it is not UTF-8."""
+    """Every line that is not empty, numbered from 1, without its end; None where it is not UTF-8.
+
+    Raises DataError where the file cannot be read.
+    """
     # Only b"\n" ends a line: text mode would also split at the separators that JSON strings may hold.
-    with path.open("rb") as file:
+    with readable(path), path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 
 from orca2.errors import DataError
 from orca2.records import Rejected
-from orca2.rows.collections.fields import broken, found, json_object, matching, text_field, texts_field
+from orca2.rows.collections.fields import (
+    broken,
+    found,
+    json_object,
+    matching,
+    readable,
+    text_field,
+    texts_field,
+)
 from orca2.rows.collections.gold_kinds import kind_of_answers
 from orca2.rows.items import AnswerKind, Option, TaskItem
 
@@ -61,8 +69,10 @@ class NaturalInstructions:
         return [by_name[task] for task in sorted(set(wanted))]
 
     def _read(self, path: Path) -> Iterator[TaskItem | Rejected]:
+        with readable(path):
+            raw = path.read_bytes()
         try:
-            content = json_object(path.read_bytes().decode("utf-8-sig"))
+            content = json_object(raw.decode("utf-8-sig"))
             instances = content.get("Instances")
             if not isinstance(instances, list):
                 raise DataError(f"field 'Instances' must be a list, not {type(instances).__name__}")

@@ -42,7 +42,7 @@ class QuestionFile:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - set(FIELDS)):
-            raise ConfigError(f"tasks={self.name}: columns {unknown} are no fields of a question; known are {FIELDS}")
+            raise ConfigError(f"tasks={self.name}: columns {unknown} are not fields of a question; known are {FIELDS}")
         if self.kind not in (None, *ANSWER_KINDS):
             raise ConfigError(f"tasks={self.name}: kind is {self.kind!r}; allowed are {', '.join(ANSWER_KINDS)}, null")
 

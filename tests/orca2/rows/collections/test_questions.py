@@ -150,7 +150,7 @@ def test_a_wrong_column_ends_the_read(questions):
 
 def test_settings_are_checked_before_the_file(questions):
     """A misspelt field or kind is found before an hour of asking."""
-    with pytest.raises(ConfigError, match=r"columns \['usr'\] are no fields of a question"):
+    with pytest.raises(ConfigError, match=r"columns \['usr'\] are not fields of a question"):
         questions([], columns={"usr": "q"})
     with pytest.raises(ConfigError, match="kind is 'numbr'; allowed are number"):
         questions([], kind="numbr")
