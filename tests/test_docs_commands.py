@@ -74,10 +74,10 @@ HALF = (
 )  # fmt: skip
 MEASURED = "tests/test_measured_command.py goes through these commands"
 MINUTES = "it measures for minutes; perf/ is checked by tests/perf and by hand"
-SWEEP = "the README's test runs the same sweep or grid, and each has several jobs"
+SWEEP = "it has several jobs, and the README's test runs a sweep and a grid"
 README = "the README's test runs it, with another name, size or folder"
 NOT_RUN: Mapping[str, str] = {
-    "evaluate.py student=owner/model format=own benchmark=gsm8k": "needs a model of the hub; tests/real has one",
+    "evaluate.py student=owner/model format=own benchmark=gsm8k": "needs a model of the hub",
     "perf/load_memory.py --json out.json": MINUTES,
     "perf/generation.py --student RUN --gsm8k test.jsonl --json out.json": MINUTES,
     "perf/generation.py --student runs/gsm8k_9m --gsm8k gsm8k/test.jsonl --json out.json": MINUTES,
@@ -101,7 +101,7 @@ NOT_RUN: Mapping[str, str] = {
     "packing.length=512 model.max_len=1024 packs_per_step=4 packs_per_micro_batch=1 trainer=cpu "
     "validation.rows=100": "needs real weights; tests/real trains them",
     "train.py trainer=fsdp": README,
-    "train.py strategy=random": README,
+    "train.py strategy=random": "tests/test_measured_command.py runs it, with erasing=keep",
     "train.py source=gsm8k source.path=train.jsonl": README,
     "train.py source=synthesized source.path=synthesized/procedural-mixed-rule held_out=procedural": README,
     "synthesize.py tasks=procedural strategy=mixed teacher=rule size=200000": README,
