@@ -181,7 +181,7 @@ def test_a_choice_that_leaves_nothing_stops_at_setup(make):
     [
         ({"packs_per_step": 0}, "packs_per_step=0 and"),
         ({"packs_per_micro_batch": 0}, "packs_per_micro_batch=0 must be 1 or more"),
-        ({"lanes": 3}, "no multiple of packing.lanes=3"),
+        ({"lanes": 3}, "not a multiple of packing.lanes=3"),
         ({"epochs": 0}, "epochs=0 must be 1 or more"),
         ({"workers": -1}, "workers=-1"),
     ],
