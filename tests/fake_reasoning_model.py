@@ -16,8 +16,7 @@ from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.stand_ins import GoldAnswers
 from orca2.generation import Chat, ChatReply
 from orca2.reasoning import MARKERS
-from orca2.serving.outcomes import ChatReply as TeacherReply
-from orca2.serving.outcomes import Failure
+from orca2.serving.outcomes import Failure, Reply
 
 TRACE = "Let me try 7.\n\nAnswer: 7\n\nNo: the answer is B. Or **Answer:** (C)? Then yes.\nThe final answer is 1,000."
 APART = "apart"
@@ -93,7 +92,7 @@ class FakeReasoningTeacher(RuleTeacher):
 
     @asynccontextmanager
     async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
-        async def answer(request: Request) -> TeacherReply | Failure:
+        async def answer(request: Request) -> Reply | Failure:
             reply = self.solve(request)
             if isinstance(reply, Failure):
                 return reply

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from orca2 import sweeps
 from orca2.checkpointing.folder import MANIFEST, refusal, remove_unfinished
 from orca2.errors import CheckpointError, DataError
 from orca2.evaluation.sample_records import RecordWriter
 from orca2.files import atomic_write_json, atomic_write_text, fresh, growing
 from orca2.rows.importing import import_file
 from orca2.runs import RunDirectory
+from orca2.settings import sweeps
 from orca2.synthesis.dataset_files import EXAMPLES, write_lines, write_shards
 from orca2.synthesis.spill import Spill
 

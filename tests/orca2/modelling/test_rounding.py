@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.orca2.test_optimization import SPEC
 from torch import nn
 
 from orca2.modelling.optimization import build_optimizer
 from orca2.modelling.rounding import RoundingAdamW, round_at_random
+from tests.orca2.modelling.test_optimization import SPEC
 
 RATE = 2e-5
 """A pretrained student's; a step of it is far below what bf16 tells apart near 1."""

@@ -15,7 +15,7 @@ from orca2.serving.outcomes import Failure, Reply
 from orca2.settings import build, compose_config
 from tests.loopback import server as loopback
 from tests.loopback.modes import CONTEXT, MODES, PROMPT, WAIT_S
-from tests.orca2.synthesis import test_asking as engine
+from tests.orca2.asking import test_engine as engine
 
 TRIES = 3
 

@@ -16,7 +16,7 @@ from orca2.settings import build_all, compose_config
 from orca2.synthesis.synthesis_job import SynthesisJob
 from tests.loopback import modes
 from tests.loopback import server as loopback
-from tests.orca2.synthesis import test_asking as engine
+from tests.orca2.asking import test_engine as engine
 
 SERVED = ("teacher=vllm_server", "teacher.model=m", "teacher.temperature=0.7", "strategy=direct", "first_wait_s=0.01")
 

@@ -19,7 +19,7 @@ from orca2.asking.models.batch import BatchTeacher
 from orca2.asking.requests import Request, TeacherError
 from orca2.serving.outcomes import Failure, Reply
 from tests.loopback import server as loopback
-from tests.orca2.synthesis import test_asking as engine
+from tests.orca2.asking import test_engine as engine
 
 collect, http_teacher, requests = engine.collect, engine.http_teacher, engine.requests
 

@@ -27,7 +27,7 @@ from orca2.serving.outcomes import Failure, Reply, Usage
 from orca2.tasks.catalogue import families
 from orca2.tasks.problems import make_problem
 from tests.loopback import server as loopback
-from tests.orca2.synthesis import test_asking as engine
+from tests.orca2.asking import test_engine as engine
 
 collect, http_teacher, requests = engine.collect, engine.http_teacher, engine.requests
 SECRET = loopback.KEY
