@@ -6,7 +6,7 @@ One question a line. `/new` begins a new conversation, Ctrl-D ends.
     python chat.py student=<hub id> format=own messages=empty    # a model of others
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -7,7 +7,7 @@ student, user or setting needs another out_dir.
     python converse.py backend=hf student=runs/mine teacher=openai teacher.model=<name>
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -6,7 +6,7 @@ The same command again resumes an evaluation that was stopped or killed, and sho
     python evaluate.py student=<hub id> format=own messages=empty benchmark=gsm8k limit=100    # a model of others
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -6,7 +6,7 @@ Writes one task a benchmark and prints the command that measures a student with 
     python export_tasks.py benchmark=arc_easy limit=200
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -7,7 +7,7 @@ same command again pays for nothing twice. The report of the folder is written a
     python judge.py out_dir=<folder of one student> against=<folder of another> teacher=openai teacher.model=<name>
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -6,7 +6,7 @@ Writes report.md, report.html with the samples to read, report.json and report.s
     python report.py 'runs={base: <folder>, ours: <folder>}' out_dir=reports/base-and-ours
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

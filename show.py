@@ -7,7 +7,7 @@ example is packed into.
     python show.py source=jsonl source.path=mine.jsonl
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -6,7 +6,7 @@ The same command again goes on where it was stopped or killed, pays for no answe
     python synthesize.py tasks=gsm8k tasks.path=train.jsonl teacher=openai teacher.model=<name> estimate=true
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

@@ -6,7 +6,7 @@ The same command again resumes a run that was stopped. `plan=true` only says wha
     python train.py model=hub model.weights=<folder or hub id> source=jsonl source.path=mine.jsonl name=mine
 """
 
-from orca2.settings.help import answer_help
+from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 

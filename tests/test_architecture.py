@@ -21,6 +21,7 @@ LAYERS = {
     "orca2.errors": 1,
     "orca2.files": 1,
     "orca2.hashing": 1,
+    "orca2.help": 1,
     "orca2.pages": 1,
     "orca2.progress": 1,
     "orca2.reasoning": 1,

@@ -318,7 +318,7 @@ def test_items_are_taken_as_needed(tmp_path: Path) -> None:
 CHILD = """
     import asyncio, sys
     sys.path.insert(0, {tests!r})
-    from test_asking import *
+    from test_engine import *
     async def main():
         teacher = http_teacher({url!r}, timeout_s=600.0, concurrency=64, start_concurrency=64)
         with Cache({cache!r}) as cache:

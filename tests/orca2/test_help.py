@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orca2.settings.help import help_of
+from orca2.help import help_of
 from tests.commands import ENVIRONMENT, ROOT
 
 COMMANDS = sorted(file.stem for file in ROOT.glob("*.py"))
