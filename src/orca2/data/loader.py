@@ -9,7 +9,7 @@ a step is the same set of packs for any number of ranks and workers.
     lane 1                            k=0 -> j=1  k=1 -> j=3    k=2 -> j=1  k=3 -> j=3      rank 1
 
 A rank renders the lanes that it has packs of: every lane where lanes = 1, its share where lanes is a
-multiple of the ranks. Tokenization is divided among the workers of a rank (rows.py); packing is a few
+multiple of the ranks. Tokenization is divided among the workers of a rank (rendered_rows.py); packing is a few
 microseconds an example and happens here, where the state is.
 
 The end. Missing packs are empty. A rank that renders every lane knows when the stage ends, and leaves out

@@ -52,7 +52,7 @@ class TemplateRenderer:
 
     A template is a program that came with the weights: it runs in jinja's sandbox, which takes away all but text and
     bounds each range, but not the time. One that was made to loop for hours holds its own user's start up, at the
-    checks below; Ctrl-C ends it, and nothing was begun.
+    checks below, and nothing was begun; Ctrl-C ends a loop of the template, but not one large power of numbers.
 
     Raises:
         ModelError: there is no template, it does not take a user's turn, it gives other ids than this renderer

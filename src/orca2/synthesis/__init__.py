@@ -1,8 +1,10 @@
-"""From tasks to a verified data set: teachers, what they are asked, what it costs, and what is kept.
+"""From tasks to a verified data set: what the teacher is told, which answers are kept, and the files that remain.
 
-requests.py       Request, Reply, Failure, and the protocol of a teacher
-cache.py          every paid answer, stored before it is used
-budget.py         caps on spending     limits.py   how many calls at a time
-asking.py         the engine           conversation.py   several calls for one example
-teachers/         one file per kind of teacher
+instructions.py   what the teacher is told           builders/      several calls for one example
+measuring.py      strategies by their performance    selection.py   how few probes are enough
+answering.py      one item's way to one example      pipeline.py    all items', by one process or several
+cleaning/         before and after the teacher       publishing/    card, browser, hub
+merging.py        the rows of all ranks -> files     spending.py    what was taken, and what is left to each
+
+`orca2.asking` asks, `orca2.answers` judges, `orca2.rows` reads the tasks.
 """

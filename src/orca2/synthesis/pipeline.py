@@ -1,6 +1,6 @@
 """A synthesis from tasks to a data set, by one process or by several that share the work.
 
-    rank r of w:   stream of items ▸ cleaning ▸ its share ▸ ask, verify ▸ work/<r>-of-<w>/   (asking.py, rows.py)
+    rank r of w:   stream of items ▸ cleaning ▸ its share ▸ ask, verify ▸ work/<r>-of-<w>/   (answering.py)
     last rank:     all ranks' rows ▸ few-shot examples ▸ files, manifest ▸ card, browser ▸ DONE  (merging.py)
 
 Nothing in `work/` is needed to go on after a crash: the same command goes through the items again, and every answer
