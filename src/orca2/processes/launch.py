@@ -191,7 +191,8 @@ def _stopping_on_sigterm() -> Iterator[None]:
         try:
             yield
         except RuntimeError:  # torch's, where the signal reached another rank first and the connection to it closed
-            time.sleep(SIGNAL_S if here().world > 1 else 0)  # `stop` interrupts it
+            # `stop` interrupts it. A head ends the others of a killed rank by SIGTERM, and knows by itself of a stop.
+            time.sleep(SIGNAL_S if here().world > 1 and not started_by_head() else 0)
             raise
 
 
