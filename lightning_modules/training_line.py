@@ -31,9 +31,8 @@ class TrainingLine(L.Callback):
         if not trainer.is_global_zero:
             return
         self._first = (time.monotonic(), module.progress)
-        self._line = ProgressLine(
-            self.console, lambda: self._text(module), lambda: module.progress, self.plain_every_s
-        ).__enter__()
+        self._line = ProgressLine(self.console, lambda: self._text(module), lambda: module.progress, self.plain_every_s)
+        self._line.start()
 
     @override
     def on_train_batch_end(self, *_: Any) -> None:
@@ -44,12 +43,12 @@ class TrainingLine(L.Callback):
     @override
     def on_train_end(self, *_: Any) -> None:
         if self._line is not None:
-            self._line.__exit__(None, None, None)
+            self._line.stop()
 
     @override
     def on_exception(self, *_: Any) -> None:
         if self._line is not None:
-            self._line.__exit__(None, None, None)
+            self._line.stop()
 
     def _text(self, module: StudentModule) -> str:
         return f"training {module.progress:6.1%}  left {self._left(module)}  {self._figures(module)}"

@@ -50,16 +50,24 @@ class ProgressLine:
         line.add_row(*bar, Text(self._text(), no_wrap=True, overflow="ellipsis"))
         self._live.update(line, refresh=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Take the last line of the terminal; for callers without a block."""
         if self._live is not None:
             self._live.start()
+
+    def stop(self) -> None:
+        """Give the last line of the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self.stop()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Code that a data set brings along is never run.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -157,15 +158,13 @@ class HubStream:
             raise DataError(f"source {self.name!r}: the stream ends after {position} rows; set rows={position}")
 
     def _read(self, start: int, count: int | None) -> Iterator[dict[str, Any]]:
-        try:
+        with reading(f"source {self.name!r}", self.path):
             # By batches: plain iteration would deal the rows out among DataLoader workers, a second time.
             batches = self._data.skip(start).iter(batch_size=_STREAM_ROWS)
             rows = (
                 dict(zip(batch, cells, strict=True)) for batch in batches for cells in zip(*batch.values(), strict=True)
             )
             yield from islice(rows, count)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise unreadable(f"source {self.name!r}", self.path, error) from error
 
     @cached_property
     def _parser(self) -> RowParser:
@@ -224,11 +223,21 @@ def load_hub(
             path, config, split=split, revision=revision, data_files=data_files, streaming=streaming
         )
     except Exception as error:  # the library raises a dozen kinds: connection, missing names, damaged files
-        raise unreadable(what, path, error) from error
+        raise _unreadable(what, path, error) from error
 
 
-def unreadable(what: str, path: str, error: Exception) -> DataError:
-    """The error of a data set that cannot be loaded, or breaks off while it is read."""
+@contextmanager
+def reading(what: str, path: str) -> Iterator[None]:
+    """Raises DataError where a data set breaks off while its rows are read within the block."""
+    from datasets.exceptions import DatasetsError  # as above
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise _unreadable(what, path, error) from error
+
+
+def _unreadable(what: str, path: str, error: Exception) -> DataError:
     cause = error.__cause__ or error
     reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
     return DataError(

@@ -6,7 +6,7 @@ import pytest
 
 from orca2.errors import DataError
 from orca2.records import Rejected
-from orca2.rows.hub import HubSource, HubStream
+from orca2.rows.hub import HubSource, HubStream, reading
 from orca2.rows.source import MapSource, StreamSource
 from orca2.strategies import Strategy
 
@@ -83,6 +83,16 @@ def test_unreachable_data_set_is_one_clear_error(tmp_path, kind):
     extra = {"rows": None, "shuffle_rows": 8} if kind is HubStream else {}
     with pytest.raises(DataError, match=r"data set 'nobody/nothing' cannot be read: .*HF_HUB_OFFLINE=1"):
         kind(**named(tmp_path, path="nobody/nothing", data_files=None), **extra).prepare()
+
+
+def test_a_data_set_that_breaks_off_is_one_clear_error():
+    """The library's own errors are not kinds of OSError or ValueError; one that came late was a traceback."""
+    exceptions = pytest.importorskip("datasets").exceptions
+    broken_off = pytest.raises(
+        DataError, match="tasks=x: data set 'a/b' cannot be read: DatasetGenerationError: cut off"
+    )
+    with broken_off, reading("tasks=x", "a/b"):
+        raise exceptions.DatasetGenerationError("cut off")
 
 
 def test_wrong_columns_are_found_at_the_start(rows_file):

@@ -23,7 +23,7 @@ from orca2.rows.collections.fields import (
     texts_field,
 )
 from orca2.rows.collections.gold_kinds import kind_of_row
-from orca2.rows.hub import load_hub, unreadable
+from orca2.rows.hub import load_hub, reading
 from orca2.rows.items import TaskItem
 from orca2.rows.pinning import unpinned
 
@@ -93,14 +93,12 @@ class HubDataset:
         file = "/".join(part for part in (repo, self.subset, self.split) if part)
         what = f"tasks={self.name}"
         rows = load_hub(what, self.repo, self.subset, split=self.split, revision=self.revision, streaming=True)
-        try:
+        with reading(what, self.repo):
             for number, row in enumerate(rows):
                 try:
                     yield item(file, number, row)
                 except DataError as error:
                     yield broken(self.name, f"{self.split}:{number}", str(error))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise unreadable(what, self.repo, error) from error
 
 
 Mapper = Callable[[str, int, dict[str, Any]], TaskItem | Rejected]
