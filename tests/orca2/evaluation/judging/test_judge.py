@@ -308,6 +308,7 @@ def test_another_students_conversations_are_not_counted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["safety_conversations/empty/n"] == 2
 
 
+@pytest.mark.slow
 def test_conversations_of_another_user_need_another_folder(tmp_path: Path) -> None:
     """Mixing two users' conversations, or replacing the ones already paid for, must not happen in silence."""
 
