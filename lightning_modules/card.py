@@ -217,7 +217,7 @@ def _fenced(text: str, language: str = "") -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    """For the inside of `code`, which nothing can end."""
+    """The text for the inside of `code`, which nothing in it can end."""
     return " ".join(text.replace("`", "'").split())
 
 

@@ -121,7 +121,7 @@ def theirs(model: Any, tokenizer: Any, renderer: Any, context: int, asked: Seque
 
 
 def _messages(chat: Any) -> list[dict[str, str]]:
-    """With the system message also where it is empty: so the student was trained."""
+    """The chat with its system message even if that is empty: so the student was trained."""
     return [{"role": "system", "content": chat.system}, {"role": "user", "content": chat.user}]
 
 

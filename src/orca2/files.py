@@ -38,12 +38,12 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """As `atomic_write_text`; indented, so that it can be read and compared."""
+    """Write `value` like `atomic_write_text`, indented so that it can be read and compared."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def growing(path: Path) -> FileIO:
-    """The file at `path`, made where there is none, to be read and appended to; its mode is what the umask leaves.
+    """The file at `path`, made if it is missing, to be read and appended to; its mode is what the umask leaves.
 
     Raises OSError, also where `path` is a symbolic link.
     """

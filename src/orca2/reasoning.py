@@ -41,7 +41,7 @@ class Split(NamedTuple):
     answer: str
     """What follows the trace, without outer blanks; the text as it is where it has no trace."""
     closed: bool = True
-    """False: the trace never ended, so there is no answer."""
+    """Whether the trace ended; if it did not, there is no answer."""
 
 
 class Trace(NamedTuple):
@@ -138,7 +138,7 @@ def _opened(text: str, at: int) -> tuple[str, int] | None:
 
 
 def _closing(text: str, closing: str, at: int) -> int | None:
-    """Where the first closing marker from `at` on stands that is not quoted."""
+    """Position of the first closing marker from `at` on that is not quoted."""
     while (at := text.find(closing, at)) >= 0:
         if not _quoted(text, at, at + len(closing)):
             return at

@@ -23,7 +23,7 @@ from orca2.records import UNLABELLED
 
 
 class StrategyChoice(Protocol):
-    """Which strategy answers which task."""
+    """Decides which strategy answers which task."""
 
     @property
     def name(self) -> str: ...

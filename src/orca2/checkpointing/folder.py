@@ -37,7 +37,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies once it is complete."""
+    """Path of the complete checkpoint of a step."""
     return folder / f"step-{step:08d}"
 
 

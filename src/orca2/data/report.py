@@ -118,7 +118,7 @@ def summed(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def list_of_rank(path: Path, rank: int) -> Path:
-    """Where a rank lists its rejected rows; the first writes the run's own list."""
+    """Path of a rank's list of rejected rows; the first rank writes the run's own list."""
     return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
 
 

@@ -77,7 +77,7 @@ class EvaluationJob:
         return make_plan(flatten(self.benchmark), data_dir, self.limit, self.seed, self.allow_missing)
 
     def folder(self, student: StudentFiles) -> Path:
-        """Where results go when the user names no folder: into the run's own directory if there is one."""
+        """The folder of results if the user names none: inside the run's own directory if there is one."""
         run = None if self.student is None else Path(self.student)
         if run is not None and (run / "manifest.json").is_file():
             return run / "evaluations" / self.benchmark.name

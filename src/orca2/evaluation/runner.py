@@ -73,7 +73,7 @@ def _key(benchmark: Benchmark, sample: Sample, system: str, identity: Mapping[st
 
 
 def stored_records(folder: Path) -> tuple[dict[str, SampleRecord], list[str]]:
-    """Records in the folder by key, of all ranks and earlier runs, and what is wrong with lines that are none."""
+    """Records in the folder by key, of all ranks and earlier runs, and why other lines are not records."""
     found: dict[str, SampleRecord] = {}
     wrong = []
     for path in (folder / SAMPLES, *sorted((folder / SHARDS).glob("*.jsonl"))):

@@ -21,7 +21,7 @@ class JudgeVerdict:
     """One judgement of one answer in one run of the judge."""
 
     key: str
-    """Of the sample's record."""
+    """Key of the sample's record."""
     benchmark: str
     task: str
     message: str
@@ -33,11 +33,11 @@ class JudgeVerdict:
     judge: str
     """The judging model."""
     judge_run: int
-    """From 0; several runs of one judge show its spread."""
+    """Number of the judge's run, from 0; several runs show its spread."""
     turn: int
-    """Which answer of the sample, from 0."""
+    """Number of the sample's answer, from 0."""
     value: float | None
-    """None: there is no verdict, see `problem`."""
+    """The verdict as a number; None if there is none, see `problem`."""
     problem: str = ""
     """`unparsable`, `not_asked`, or why the judge gave no answer."""
     text: str = ""

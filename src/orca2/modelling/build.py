@@ -217,7 +217,7 @@ def _require_no_router_loss(spec: ModelSpec, config: PretrainedConfig) -> None:
 
 
 def _experts(config: PretrainedConfig) -> int:
-    """Of each layer; 2 where the config does not say."""
+    """Experts of each layer; 2 if the config does not say."""
     counts = [getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts")]
     return next((int(count) for count in counts if count is not None), 2)
 

@@ -30,7 +30,7 @@ from orca2.rendering import ChatFormat, Renderer
 
 PROMPT_FILE = "prompt.json"
 FILE_BYTES = 5_000_000_000
-"""Of weights in one file of a student that was sharded, what a rank needs in host memory; huggingface_hub's default."""
+"""Weights in one file of a sharded student, which a rank holds in host memory; huggingface_hub's default."""
 
 
 def export_student(

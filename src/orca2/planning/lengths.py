@@ -18,11 +18,11 @@ from orca2.rows.source import MapSource, PreparedSource, Source, SurveyedSource,
 from orca2.strategies import StrategyChoice
 
 BYTES_PER_TOKEN = 3.6
-"""Of English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Only where the tokenizer is not here."""
+"""For English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Used if the tokenizer is not here."""
 MARKUP_TOKENS = 15
-"""Of a ChatML example: three turns of two control tokens, a role and line breaks."""
+"""Markup of a ChatML example: three turns of two control tokens, a role and line breaks."""
 TYPICAL_TOKENS = 475
-"""Of an example, where only tokens are stated: as of OpenOrca, see conf/source/openorca.yaml."""
+"""Length of an example if only total tokens are stated: OpenOrca's, see conf/source/openorca.yaml."""
 STATED_LABEL_SHARE = 0.5
 """Tokens that carry loss, where nothing is measured; ours. It moves the output layer's part of the arithmetic only."""
 GENERATED = "\n  these rows are generated toy tasks for small students; source=… names your own data"

@@ -37,7 +37,7 @@ class TemplateFormat:
 
     name: str
     template: str | None
-    """None: the tokenizer's own."""
+    """The Jinja template; None: the tokenizer's own."""
     empty_system: Literal["omit", "keep"]
     """What an empty system message becomes: no message, or one without text. Many templates write a message of
     their own where there is none."""
@@ -48,7 +48,7 @@ class TemplateFormat:
 
 
 class TemplateRenderer:
-    """As `Renderer`, for prompts of a foreign chat format.
+    """Does what `Renderer` does for prompts of a foreign chat format.
 
     A template is a program that came with the weights: it runs in jinja's sandbox, which takes away all but text and
     bounds each range, but not the time. One that was made to loop for hours holds its own user's start up, at the

@@ -41,7 +41,7 @@ _TRACES = ("reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = frozenset(("role", "from", "content", "value", *_CALLS, *_WEIGHTS, *_TRACES))
 _BETWEEN_PARTS = "\n"
-"""As vLLM joins the text parts of a message for templates that want one text."""
+"""Separator with which vLLM joins the text parts of a message for templates that want one text."""
 _BETWEEN_TURNS = "\n\n"
 
 
@@ -49,7 +49,7 @@ class Said(NamedTuple):
     """One stored turn."""
 
     number: int
-    """From 1."""
+    """Number of the turn, from 1."""
     role: str
     text: str
     reasoning: str = ""

@@ -60,7 +60,7 @@ class Speaker:
     """Whose server it is, for messages."""
 
     name: str
-    """Such as `teacher=openai`."""
+    """The config's choice, such as `teacher=openai`."""
     settings: str
     """The config group of its settings: `teacher` or `backend`."""
     secret: str = ""

@@ -58,7 +58,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def storable(cfg: DictConfig, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """As `plain`, but what comes from the environment stays `${oc.env:NAME}`: it may be a secret.
+    """Do what `plain` does, but values from the environment stay `${oc.env:NAME}`: they may be secrets.
 
     A trainer's precision is stored as what it is here: `auto` on another machine may be another computation.
     `leave_out`: root keys that change nothing in what is stored. What a plan may leave out stays missing.

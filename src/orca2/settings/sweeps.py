@@ -41,7 +41,7 @@ LONGEST_NAME = 100
 """Characters; file systems allow 255 in a name, and W&B cuts at 128."""
 
 LAUNCHERS_SIGNAL = signal.SIGUSR2
-"""By which SLURM tells submitit that a job has to stop soon (`hydra.launcher.signal_delay_s`)."""
+"""Signal with which SLURM tells submitit that a job has to stop soon (`hydra.launcher.signal_delay_s`)."""
 
 JobState = Literal["running", "done", "failed", "stopped"]
 
@@ -71,9 +71,9 @@ class JobRecord:
 
     name: str
     number: int
-    """In the order of the sweep, from 0."""
+    """Number of the job in the order of the sweep, from 0."""
     values: Mapping[str, str]
-    """Of the swept keys."""
+    """Values of the swept keys."""
     state: JobState
     invocation: str
     pid: int | None = None
@@ -113,7 +113,7 @@ def grid_name(fixed: Mapping[str, str], swept: Sequence[str]) -> str:
 def run_job(
     sweep: Sweep, number: int, values: Mapping[str, str], overrides: Sequence[str], config: Mapping[str, Any]
 ) -> float:
-    """Run one job to its end, unless it is done; returns its first metric, NaN where there is none.
+    """Run one job to its end, unless it is done; returns its first metric, NaN if it has none.
 
     `overrides` are the whole command line of the job; `config` is what they compose to. The job's failure is
     recorded, not raised. Raises SweepStopped once the job has ended after SIGINT or SIGTERM.

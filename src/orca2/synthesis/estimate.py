@@ -39,11 +39,11 @@ class Estimate:
     """Most answers per item."""
 
     def usd(self, price: Price | None, worst: bool = False) -> float | None:
-        """None where the price is not known."""
+        """The price of the requests; None if the teacher's price is not known."""
         return None if price is None else price.usd(self.worst if worst else self.expected)
 
     def hours(self, limits: Limits) -> float | None:
-        """The least that the rate limits allow; None where there is none."""
+        """The least time that the rate limits allow; None without limits."""
         minutes = [
             amount / per_minute
             for amount, per_minute in (

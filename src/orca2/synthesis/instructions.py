@@ -49,7 +49,7 @@ class InstructionSource(Protocol):
     def name(self) -> str: ...
 
     def instruct(self, item: TaskItem, choice: StrategyChoice) -> Instruction | None:
-        """None where `choice` has no strategy for this task: the row is left out and counted."""
+        """The row's instruction; None if `choice` has no strategy for this task: the row is left out and counted."""
         ...
 
 

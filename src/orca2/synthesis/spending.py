@@ -29,13 +29,13 @@ class DataSetAccounts:
     """The accounts of one data set as this process sees them.
 
     Raises:
-        DataError: a file that is none of an account.
+        DataError: a file that does not hold an account.
     """
 
     cache: Cache
     data_set: str
     folder: Path
-    """Of the files."""
+    """Folder of the files."""
 
     def run(self, account: str) -> str:
         """The account's name in a cache."""

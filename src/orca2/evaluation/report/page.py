@@ -19,7 +19,7 @@ from orca2.hashing import hash64
 from orca2.pages import content_policy
 
 PROMPT_CHARACTERS = 20_000
-"""Of a prompt or an answer on the page; a meeting's transcript has 60,000. The records hold all of it."""
+"""Characters shown of a prompt or an answer; a meeting's transcript has 60,000. The records hold all of it."""
 FILTERS = ("run", "benchmark", "task", "message", "result", "format", "end")
 
 

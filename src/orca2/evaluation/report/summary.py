@@ -80,7 +80,7 @@ class Difference:
     second: str
     n: int
     value: Interval
-    """With the paired bootstrap's 95 % interval."""
+    """Mean difference with the paired bootstrap's 95 % interval."""
     p: float | None
     """McNemar's exact two-sided p-value; None where the metric is not right or wrong."""
     only_first: int
@@ -94,7 +94,7 @@ class Summary:
 
     runs: tuple[str, ...]
     scores: tuple[BenchmarkScore, ...]
-    """Of whole benchmarks."""
+    """Scores of whole benchmarks."""
     tasks: tuple[BenchmarkScore, ...]
     averages: tuple[Average, ...]
     between_messages: tuple[Difference, ...]
