@@ -5,7 +5,7 @@
               answers, by key, in any order ◀── results stored in one transaction ◀─────────┘
 
 A job outlives its process. `open` first waits for the jobs that earlier processes of the same runs left behind: one
-with an id is polled; of one without, the process died in between, and the provider's list is searched for the token.
+with an id is polled; one without is searched for by its token in the provider's list: its process died in between.
 So whatever was paid is in the cache before anything is asked. Other runs may be at work in the same cache: their jobs
 are left alone.
 """

@@ -77,7 +77,7 @@ class VllmTeacher:
             settings = [vllm.SamplingParams(**sampling(request)) for request in requests]
             try:
                 answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
-            except ValueError as error:  # of one prompt, for all: which one it does not say
+            except ValueError as error:  # one prompt fails all, and is not named
                 if len(requests) > 1:
                     return [answer_all([request])[0] for request in requests]
                 return [refused(error)]
