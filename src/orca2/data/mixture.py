@@ -64,7 +64,7 @@ class Mixture:
     weights: Mapping[str, float] | None = None
     """Member -> relative rate. None: in proportion to the sizes, so that all end together."""
     rows: int | None = None
-    """With `repeat`: so many rows an epoch, about, dealt by the rates, instead of what sees every member."""
+    """With `repeat`: about this many rows an epoch, dealt by the rates, instead of enough to see every member."""
     tokens_per_example: int | None = None
     """Mean length of a rendered example, for plans, where members are elsewhere."""
 

@@ -57,7 +57,7 @@ class Packer(Generic[Key]):
 
     @property
     def waiting(self) -> list[Key]:
-        """Who waits, the oldest first. Adding the same again restores the packer."""
+        """The keys that wait, the oldest first. Adding the same again restores the packer."""
         return [key for key, _ in self._pool]
 
     def add(self, key: Key, length: int) -> None:

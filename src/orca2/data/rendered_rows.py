@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """What does not train because it validates; see validation.py."""
+    """What does not train because it validates; see validation_rows.py."""
 
     numbers: frozenset[int] = frozenset()
     """Rows of a map-style source."""

@@ -24,7 +24,7 @@ MAX_LISTED = 100_000
 KINDS = ("broken", "too_long", "left_out", "held_out")
 """Kinds of rejected rows that a stage counts."""
 CHOSEN = ("left_out", "held_out")
-"""Kinds that are a choice and no fault: counted, not listed."""
+"""Kinds that are a choice, not a fault: counted, not listed."""
 
 
 class DataReport:
@@ -42,7 +42,7 @@ class DataReport:
         self._listed: set[bytes] = set()
         self._unwritten: list[Rejected] = []
         self._continued = False
-        """Whether what the list holds from before a resume is known."""
+        """Whether the rows listed before a resume are known."""
 
     @property
     def utilisation(self) -> float:
