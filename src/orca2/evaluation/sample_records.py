@@ -39,7 +39,7 @@ class AnsweredTurn:
     prompt: str
     """What the model saw, markup and system message included."""
     output: str
-    """The answer: what is extracted from, judged, and said again in the history of later turns."""
+    """The answer, which is extracted from, judged, and repeated in the history of later turns."""
     finish_reason: FinishReason
     """`length` also where a reasoning trace never ended."""
     prompt_tokens: int

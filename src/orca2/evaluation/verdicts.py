@@ -13,7 +13,7 @@ from orca2.files import atomic_write_text
 
 VERDICTS = "verdicts.jsonl"
 NOT_ASKED = "not_asked"
-"""Problem of what a cap kept the judge from being asked."""
+"""`problem` of a question that a cap kept from the judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +47,14 @@ class JudgeVerdict:
 
     @property
     def series(self) -> tuple[str, str, str]:
-        """What is replaced as one, and summed up as one: rubric, judge, and the evaluation compared with."""
+        """Verdicts with the same key are replaced and summed up together: rubric, judge, evaluation compared with."""
         return self.rubric, self.judge, self.against
 
 
 def renewed(before: Iterable[JudgeVerdict], now: Sequence[JudgeVerdict]) -> list[JudgeVerdict]:
-    """`before`, with what a judge has said `now` in the place of what it had said of the same.
+    """`before`, in which the series that `now` holds are replaced by those of `now`.
 
-    Where a cap stopped it now, it has still said what it said before.
+    Where a cap stopped the judge now, its earlier verdict stays.
     """
     series = {one.series for one in now}
     other, same = [], {}

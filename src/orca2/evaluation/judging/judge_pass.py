@@ -60,7 +60,7 @@ class Judging:
     """One for each question."""
     spending: Spending
     stop: str
-    """Why it ended before its end; empty where it did not."""
+    """Why it ended early; empty if it did not."""
 
 
 def questions(

@@ -192,7 +192,7 @@ def _averages(
             "all": list(accurate),
         }
         for group, names in groups.items():
-            # Of one benchmark the score itself says as much, unless it is one side of the split.
+            # The average of one benchmark is its score, and says nothing new unless it is one side of the split.
             if len(names) > 1 or (names and group != "all"):
                 records = [record for name in names for record in cells[name, message]]
                 averages.append(_average(run, message, group, [accurate[name] for name in names], records))
