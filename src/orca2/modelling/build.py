@@ -200,7 +200,7 @@ def _compare_with_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
 
 def _require_no_router_loss(spec: ModelSpec, config: PretrainedConfig) -> None:
     """The loss of a router is a product of means over a whole step: what part of the tokens each expert got, times how
-    likely it was. Made exactly for any cutting into micro-batches and ranks, it takes a second forward pass.
+    likely it was. An exact one, for any cut into micro-batches and ranks, takes a second forward pass.
     """
     if spec.router_loss == "none":
         return
