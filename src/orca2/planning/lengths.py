@@ -18,7 +18,7 @@ from orca2.rows.source import MapSource, PreparedSource, Source, SurveyedSource,
 from orca2.strategies import StrategyChoice
 
 BYTES_PER_TOKEN = 3.6
-"""For English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Used if the tokenizer is not here."""
+"""Ratio for English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Used if the tokenizer is not here."""
 MARKUP_TOKENS = 15
 """Markup of a ChatML example: three turns of two control tokens, a role and line breaks."""
 TYPICAL_TOKENS = 475
@@ -120,7 +120,7 @@ def with_validation(stage: StageOutline, source: Source, spec: ValidationSpec, b
 
 
 def _held_out_rows(source: Source, spec: ValidationSpec) -> int:
-    """So many of each source that a mixture is made of."""
+    """Held-out rows of all sources together; `spec` states those of one."""
     if isinstance(source, Mixture):
         return sum(_held_out_rows(member, spec) for member in source.members.values())
     return spec.rows

@@ -164,7 +164,7 @@ def _working(shape: ModelShape, setting: Setting) -> int:
 
 
 def _loss(shape: ModelShape, setting: Setting) -> int:
-    """While the loss is differentiated: a chunk's logits, the gradients of its inputs and of the output layer."""
+    """Bytes while the loss is differentiated: a chunk's logits, gradients of its inputs and of the output layer."""
     elements = min(setting.label_tokens, chunk_rows(shape.vocabulary, setting.on_cuda)) * shape.vocabulary
     half = setting.compute == "bf16"
     cast = BF16 * shape.head_weights if setting.autocast else 0

@@ -19,7 +19,7 @@ from orca2.planning.work import StageOutline, StageWork, work_of
 
 Parallelism = Literal["one", "ddp", "fsdp"]
 LARGEST_CLUSTER = 1024
-"""GPUs; as far as a remedy looks."""
+"""Most GPUs that a remedy names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
