@@ -197,7 +197,7 @@ def _stopping_on_sigterm() -> Iterator[None]:
 
 
 def _code_of_rank(code: object) -> Any:
-    """The exit code of a rank after a stop. Of srun's tasks, one ends with STOPPED, and last.
+    """The exit code of a rank after a stop. Only one of srun's tasks ends with STOPPED, and it ends last.
 
     srun kills the others as soon as one ends with a code that is not 0, and then returns the code of the killed ones.
     """
