@@ -63,7 +63,7 @@ class StoredConversation:
 
     system: str
     turns: tuple[Turn, ...]
-    """At least one; the answer of the last one bears loss."""
+    """At least one turn; the answer of the last one bears loss."""
     reasoning: str
     """The trace of the last answer."""
     notes: list[Note] = field(default_factory=list)

@@ -4,7 +4,7 @@
                   {"user": 2+2},              (2, None, "not JSON: Expecting ',' delimiter at character 10")
                   ...]
 
-However large a file, a row or what a `.gz` unpacks to: no more than one row of `MAX_ROW_BYTES` is held. Only Parquet
+At most one row of `MAX_ROW_BYTES` is held, however large a file, a row or an unpacked `.gz` is. Only Parquet
 has to decode 64 rows before it can measure them.
 """
 
