@@ -57,7 +57,7 @@ _MOST = re.compile(r"supports at most (\d+) completion tokens")
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Whose server it is, for messages."""
+    """The server and its settings, as messages name them."""
 
     name: str
     """The config's choice, such as `teacher=openai`."""
