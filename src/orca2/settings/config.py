@@ -34,7 +34,7 @@ for _root in SCHEMAS:
     ConfigStore.instance().store(name=f"{_root}_schema", node=SCHEMAS[_root])
 
 PACKS_PER_STEP = 2
-"""Ours, for `tiny`; more where there are more ranks."""
+"""Ours, for `tiny`; more ranks take more packs."""
 
 
 def compose_config(root: str, overrides: Sequence[str] = (), folder: Path | None = None) -> DictConfig:

@@ -6,7 +6,7 @@
     source=jsonl source.path=/data/a/train.jsonl        tiny-jsonl-train-a79c27-mixed-cautious
     source=synthesized source.path=synthesized/mine     tiny-synthesized-mine-mixed-cautious
 
-Whatever shares a folder nevertheless is refused there, with the keys that differ.
+If two runs share a folder nevertheless, the second is refused there, with the keys that differ.
 """
 
 import hashlib

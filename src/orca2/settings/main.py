@@ -35,7 +35,7 @@ def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_me
     What it returns is what an optimizing sweeper sees. Where `sweep_metrics` names entries of `results.json`, a
     sweep runs each job in a process of its own (`sweeps.py`) and ends with a table of them, the first one by seed.
 
-    What a user can mend ends the program with one clean message and exit code 2: before any job
+    A mistake of the user ends the program with one clean message and exit code 2: before any job
     starts if a check can see it. A sweep with failed jobs ends with exit code 1, after all others.
     """
     script = Path(inspect.getfile(function)).resolve()

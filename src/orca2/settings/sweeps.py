@@ -79,7 +79,7 @@ class JobRecord:
     pid: int | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Those of the sweep that the job's results have."""
+    """Metrics of the sweep that the job's results have."""
     reason: str = ""
     """Why it failed: the signal, or the last line that it printed."""
 
@@ -168,7 +168,7 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"},  # the log is for who mends it
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"},  # the log is for debugging
             start_new_session=True,
         )
         record = replace(record, pid=process.pid)
