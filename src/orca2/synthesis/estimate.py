@@ -55,7 +55,7 @@ class Estimate:
         return max(minutes) / 60 if minutes else None
 
     def lines(self, teacher: Teacher, what: str = "items") -> list[str]:
-        """For people; `what` was counted as items."""
+        """The estimate in words; `what` was counted as items."""
         usd, most = self.usd(teacher.price), self.usd(teacher.price, worst=True)
         hours = self.hours(teacher.limits)
         expected, worst = _tokens(self.expected), _tokens(self.worst)
@@ -90,7 +90,7 @@ def estimate(
         items += 1
         calls = CALLS[one.instruction.calls]
         if cache.get(request) is not None:
-            # Of a plan of several calls the first stands for all: the later ones depend on its answer.
+            # The first call of a plan stands for all of its calls: the later ones depend on its answer.
             cached += calls
             continue
         requests += calls

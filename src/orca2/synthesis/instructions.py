@@ -179,7 +179,7 @@ class ExplanationTuning:
 
     def instruct(self, item: TaskItem, choice: StrategyChoice) -> Instruction | None:
         if item.offered is not None:
-            return None  # its teacher knows certain strategies only, and these messages are none of them
+            return None  # its teacher knows certain strategies only, and these messages are not among them
         weights = self.weights.get(item.collection, self.weights["default"])
         open_to = {
             key: weight
