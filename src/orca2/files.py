@@ -1,5 +1,5 @@
 """Files that are written whole or not at all, and records that grow while a run works: a full disk costs lines of
-them, not the run. In folders that others may write to, too, a link that stands there leads no byte outside:
+them, not the run. In folders that others may also write to, a planted link leads no byte outside:
 
 planted                                         what happens
 link at a record that grows, a log, a lock      refused with OSError: `growing`

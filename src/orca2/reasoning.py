@@ -37,7 +37,7 @@ class Split(NamedTuple):
     """What a model's text says."""
 
     reasoning: str
-    """Without outer blanks; empty where the text has no trace."""
+    """The trace without outer blanks; empty if the text has none."""
     answer: str
     """What follows the trace, without outer blanks; the text as it is where it has no trace."""
     closed: bool = True
@@ -178,7 +178,7 @@ def _unwrapped(answer: str) -> str:
     for opening, closing in _WRAPPERS.items():
         if answer.startswith(opening):
             inner = answer.removeprefix(opening)
-            # A missing end is left to whoever looks at the answer: it may have been cut off.
+            # A missing end is left to the reader of the answer: it may have been cut off.
             if closing not in inner or inner.find(closing) == len(inner) - len(closing):
                 return inner.removesuffix(closing).strip()
     return answer
