@@ -1,4 +1,4 @@
-"""Place of a run: device, precision, processes, and the Lightning trainer made from them."""
+"""Chooses device, precision and processes of a run, and makes the Lightning trainer from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ CPU_PROCESSES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSpec:
-    """Place of a run. `auto` takes GPUs where there are any, and bf16 on a GPU."""
+    """The devices and the precision of a run. `auto` takes GPUs where there are any, and bf16 on a GPU."""
 
     name: str
     accelerator: Literal["auto", "cpu", "gpu"]
