@@ -5,8 +5,8 @@
 
 `--student` is a run directory; where it is absent, `--train` makes it with `train.py model=llama_9m source=gsm8k`.
 Both answer the first `--prompts` questions of GSM8K greedily in fp32, with at most `--max-new-tokens` tokens. Each
-first tries its batch sizes on all prompts, and then runs `--rounds` times at its best one, in turn. Timed is
-everything from chats to texts: rendering, tokenizing, the model, decoding. The texts must be identical.
+first tries its batch sizes on all prompts, and then runs `--rounds` times at its best one, in turn. The time
+covers everything from chats to texts: rendering, tokenizing, the model, decoding. The texts must be identical.
 """
 
 import argparse
