@@ -51,7 +51,7 @@ def growing(path: Path) -> FileIO:
 
 
 def fresh(path: Path) -> BinaryIO:
-    """A new file at `path`, open for writing. What a killed process or anybody else left there is taken away first.
+    """A new file at `path`, open for writing. A file that a killed process or anybody else left there is removed first.
 
     Raises OSError, also where something is put there meanwhile.
     """

@@ -133,7 +133,7 @@ class Mixture:
         return counts
 
     def questions(self, per_task: int) -> list[Question]:
-        """The held-out questions of the members that have some; of a task in several, the first one's."""
+        """The held-out questions of the members that have some; a task in several takes the first one's."""
         asked: dict[str, list[Question]] = {}
         for member in self._sources:
             own = member.questions(per_task) if isinstance(member, AskingSource) else []

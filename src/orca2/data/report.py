@@ -2,8 +2,8 @@
 
     {"kind": "broken", "source": "notes", "row": "line 17", "reason": "not JSON: ..."}      rejected.jsonl
 
-Rejects go to the file as they come, each row once however many epochs meet it. What is remembered of them is
-eight bytes a row, up to a limit; beyond it rows are counted but no longer listed.
+Rejects go to the file as they come, each row once however many epochs meet it. Memory holds
+eight bytes a row of them, up to a limit; beyond it rows are counted but no longer listed.
 """
 
 import hashlib

@@ -96,7 +96,7 @@ def run_evaluation(
     """Do what is not done yet; the flat figures of `results.json`, or None in a process that is not the first.
 
     `config` is the storable config, `command` starts another process of the same job.
-    Raises the errors of `orca2.errors` for what the user can mend; what was answered before is kept.
+    Raises the errors of `orca2.errors` for what the user can mend; earlier answers are kept.
     """
     rank, plan = launched(environment) or ALONE, job.plan()  # before a student is fetched
     student = job.backend.find(job.student)

@@ -144,8 +144,8 @@ def _cells(asked: Iterable[AskedSample]) -> Iterator[list[AskedSample]]:
 
 
 def _answer_cell(cell: list[AskedSample], backend: Backend, unanswered: list[Unanswered]) -> Iterator[SampleRecord]:
-    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; what has
-    no answer is left out, and its error goes to `unanswered`.
+    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; one
+    without an answer is left out, and its error goes to `unanswered`.
     """
     pending = [_Pending(one) for one in cell]
     while pending:

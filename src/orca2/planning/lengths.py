@@ -140,7 +140,7 @@ def _parts(
     assumptions: Assumptions,
     seed: int,
 ) -> list[tuple[Lengths, int]] | None:
-    """Lengths and rows of each member of a mixture that is elsewhere in part; what is here is counted.
+    """Lengths and rows of each member of a mixture that is elsewhere in part; members that are here are counted.
 
     None for any other source, for a mixture that does not take all of each member, and where a member elsewhere
     states too little.

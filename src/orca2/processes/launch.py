@@ -105,7 +105,7 @@ def _read(error_file: str) -> tuple[int, str] | None:
 
 
 def _quiet_agent() -> None:
-    """The agent's tables and warnings; what failed is said by us, in one message."""
+    """The agent's tables and warnings; we say what failed, in one message."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

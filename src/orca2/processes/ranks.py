@@ -119,7 +119,7 @@ def everyone(value: Value) -> list[Value]:
 def from_first(work: Callable[[], Value]) -> Value:
     """What `work` returns on rank 0, on every rank; the others wait for it.
 
-    What rank 0 raises is raised there. The others raise RankError after an error, and the same SystemExit after a stop.
+    An exception of rank 0 is raised there. The others raise RankError after an error, the same SystemExit after a stop.
     """
     if _control is None:
         return work()

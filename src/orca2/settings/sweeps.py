@@ -94,7 +94,7 @@ class SweepStopped(KeyboardInterrupt):
 def job_name(values: Mapping[str, str]) -> str:
     """A folder name that tells the values: `erasing-keep_seed-3`. The same for the same values, always.
 
-    What a folder name cannot hold is left out, and then a hash of the value tells such names apart.
+    Signs that a folder name cannot hold are left out, and a hash of the value then tells such names apart.
     """
     last = [key.rpartition(".")[2] for key in values]
     parts = []

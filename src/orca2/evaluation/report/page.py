@@ -1,6 +1,6 @@
 """The report as one HTML file: figures, chart, and the samples with filters. Nothing is fetched from anywhere.
 
-What models and data sets wrote is escaped text. The page is readable without its script, which only filters.
+Texts of models and data sets are escaped. The page is readable without its script, which only filters.
 """
 
 import re
