@@ -184,7 +184,7 @@ def test_one_place_for_each_thing(file: Path) -> None:
 
 
 def test_each_name_stands_once() -> None:
-    """Of two classes of one name, a reader who searches for it finds the wrong one first."""
+    """A reader who searches for one of two classes of the same name finds the wrong one first."""
     classes = Counter(
         node.name
         for file in MODULES
@@ -245,6 +245,8 @@ ALLOWED_IS_NO = re.compile(r"there (is|are) no\b|(is|are) no longer |yes is no\.
 """Ours: existence, time, and the answer "no"."""
 RUBRIC_TEXTS = "orca2.evaluation.judging.rubrics"
 """Exempt: what a judge reads is measured as it stands, and another word would be another rubric."""
+FRAGMENT = re.compile(r"(Of|As|None|Where|Which|With which)\b")
+"""Openings of a docstring that leave its noun to the name beside it."""
 
 
 @pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)
@@ -259,3 +261,16 @@ def test_nothing_is_no_thing(file: Path) -> None:
 def test_every_module_says_what_it_holds(file: Path) -> None:
     """A reader of one file should not need a second one to know what the first is for."""
     assert ast.get_docstring(tree_of(file)), "the module has no docstring"
+
+
+def docstrings_of(file: Path) -> Iterator[ast.Constant]:
+    """Every string that stands alone: the docstrings of modules, classes, functions, fields and constants."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_docstrings_name_their_noun(file: Path) -> None:
+    """`Of the rows that write: how many` is a riddle without the name of its field, and slow to read beside it."""
+    assert [place(file, text) for text in docstrings_of(file) if FRAGMENT.match(str(text.value))] == []

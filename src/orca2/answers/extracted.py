@@ -13,7 +13,7 @@ class Extraction(NamedTuple):
     rule: str
     """Name of the rule that decided, such as `marker`, `boxed`, `none` or `conflict`."""
     span: tuple[int, int] | None = None
-    """Where in the text the value stands."""
+    """Character span of the value in the text."""
 
 
 NOTHING = Extraction((), False, "none")

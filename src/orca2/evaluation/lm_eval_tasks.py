@@ -8,7 +8,7 @@
             --include_path <folder> --tasks orca2_gsm8k
 
 Only what one answer decides can go there: no second turn, no judge. lm-eval does not say which answers ran into
-their limit, so a final answer that is cut off there is read as it stands; here it is none (rule `cut_off`).
+their limit, so a final answer that is cut off there is read as it stands; here it does not count (rule `cut_off`).
 """
 
 import json
