@@ -21,6 +21,7 @@ ANSWER = "It is so."
 COMMON = (
     *("source=jsonl", "packs_per_step=2", "packs_per_micro_batch=1", "log_every_steps=1", "model.max_len=256"),
     *("held_out=procedural", "held_out.questions_per_task=1", "held_out.max_new_tokens=4", "held_out.samples=0"),
+    "held_out.source.families={addition:1}",
 )
 
 

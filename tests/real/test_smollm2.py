@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 GSM8K = Path(os.environ.get("ORCA2_SHARED_DATA", ROOT.parent / "shared" / "data")) / "benchmarks/gsm8k/train.jsonl"
 HELD_OUT = 12
-TRAINED = 48
+TRAINED = 24
 SYSTEM = build(compose_config("train").erasing).inference
 
 
