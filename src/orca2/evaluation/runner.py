@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orca2.answers.extracted import Extraction
+from orca2.answers.extraction import Extraction
 from orca2.errors import DataError
 from orca2.evaluation.benchmark import Benchmark, Sample
 from orca2.evaluation.context import fit_to_context
