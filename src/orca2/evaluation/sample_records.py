@@ -149,7 +149,9 @@ def read_records(path: Path) -> Iterator[SampleRecord | str]:
             except (DataError, UnicodeDecodeError) as error:
                 yield f"{path.name}, line {number}: {error}"
             except CheckpointError as error:
-                raise CheckpointError(f"{path}, line {number}: {error}; evaluate into another out_dir") from error
+                raise CheckpointError(
+                    f"{path}, line {number}: {error}; move this folder away, or evaluate into another one"
+                ) from error
 
 
 class RecordWriter:

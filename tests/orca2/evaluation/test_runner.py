@@ -88,7 +88,7 @@ def test_records_of_another_version_are_one_error(tmp_path: Path) -> None:
     (record,) = records(plan_of([number(0)], "gsm8k"), Words(), tmp_path)
     old = to_line(replace(record, kind="last_word"))  # type: ignore[arg-type]
     (tmp_path / "samples.jsonl").write_text(f"{old}\n{old}\n")
-    with pytest.raises(CheckpointError, match=r"samples.jsonl, line 1: .*'last_word'.*evaluate into another out_dir"):
+    with pytest.raises(CheckpointError, match=r"samples.jsonl, line 1: .*'last_word'.*evaluate into another one"):
         stored_records(tmp_path)
 
 
