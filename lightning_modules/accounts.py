@@ -43,7 +43,7 @@ class Accounts(L.Callback):
         self._window: list[StepReport] = []
         self._started = time.perf_counter()
         self._seconds_before = 0.0
-        """That the window had taken when it was saved."""
+        """Seconds that the window had taken when it was saved."""
 
     @override
     def on_train_start(self, *_: Any) -> None:

@@ -1,7 +1,7 @@
 """The student's model card: `README.md` with the header that the Hugging Face hub reads.
 
 Everything in it is from the run's job, its data report and its results. Names and texts of configs and data are
-escaped: they can end no cell, begin no markup and close no fence. Of a path only the last part is named.
+escaped: they cannot end a cell, begin markup or close a fence. Only the last part of a path is named.
 """
 
 import re
@@ -217,7 +217,7 @@ def _fenced(text: str, language: str = "") -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    """For the inside of `code`, which nothing can end."""
+    """The text for the inside of `code`, which nothing in it can end."""
     return " ".join(text.replace("`", "'").split())
 
 

@@ -49,7 +49,7 @@ class CarriedOptimizer(L.Callback):
         return refusal(path, None)
 
     def _steps_of_the_run(self) -> int | None:
-        """With which the other run ended; None where its record is not there."""
+        """Last step of the other run; None if its manifest has none."""
         try:
             steps: int | None = json.loads((self.checkpoints.parent / "manifest.json").read_text())["steps"]
         except (OSError, ValueError, KeyError):

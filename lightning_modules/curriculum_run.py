@@ -22,7 +22,7 @@ COLUMNS = {
     "accuracy": "held_out/cautious/accuracy",
     "format-OK": "held_out/cautious/format_ok",
 }
-"""Of the closing table, each with its entry in a stage's `results.json`."""
+"""Columns of the closing table, each with its entry in a stage's `results.json`."""
 
 
 def run_stages(

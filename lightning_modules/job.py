@@ -2,8 +2,8 @@
 
     data ready -> weights loaded -> self-test -> fit -> export, verified -> held-out questions -> results
 
-The order is the point: what a configuration or a data set can get wrong is found before weights load, and
-what a model can get wrong before the first step. Running the same job again resumes it where it stopped.
+The order is the point: mistakes in the configuration or the data are found before weights load, and faults
+of the model before the first step. Running the same job again resumes it where it stopped.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Where metrics go: always a CSV file in the run directory, and W&B through Lightning's own logger.
+"""Loggers of metrics: always a CSV file in the run directory, and W&B through Lightning's own logger.
 
 W&B never asks anything: without a key (`WANDB_API_KEY` or a netrc entry) runs are written offline and can
 be sent later with `wandb sync`.

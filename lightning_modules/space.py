@@ -13,8 +13,8 @@ from orca2.planning.memory import ADAM_STATES
 def require_space(student: nn.Module, run: Path) -> None:
     """Raise ConfigError where the run's file system has less room than its checkpoints and its export need.
 
-    A new checkpoint is whole before the oldest goes, so one more than are kept lie there for a moment. What the run has
-    written before, and will replace, counts as room.
+    A new checkpoint is whole before the oldest goes, so one more than are kept lie there for a moment. Files of
+    the run that it will replace count as room.
     """
     sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in student.parameters()]
     checkpoint = sum(size for size, trained in sizes if trained) * (1 + ADAM_STATES)

@@ -30,7 +30,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Without a step, as the results of a run: at the last one that was logged."""
+        """Metrics without a step, such as the results of a run, go to the last step that was logged."""
         self._last = self._last if step is None else step
         super().log_metrics(metrics, self._last)
 

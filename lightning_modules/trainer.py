@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, processes, and the Lightning trainer made from them."""
+"""Chooses device, precision and processes of a run, and makes the Lightning trainer from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from orca2.processes.ranks import STEP_TIMEOUT, launched
 Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
 
 CPU_PROCESSES = 2
-"""Of a run on CPUs that is to be spread but does not say how far: enough to try the machinery."""
+"""Processes of a run on CPUs that is to be spread but does not say how far: enough to try the machinery."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSpec:
-    """Where a run computes. `auto` takes GPUs where there are any, and bf16 on a GPU."""
+    """The devices and the precision of a run. `auto` takes GPUs where there are any, and bf16 on a GPU."""
 
     name: str
     accelerator: Literal["auto", "cpu", "gpu"]

@@ -56,7 +56,7 @@ class TrainingJob:
     data_dir: str | None = None
     """Folder of the benchmark's official files; None: from the hub."""
     benchmark_limit: int | None = None
-    """At most so many samples of each benchmark."""
+    """Most samples of each benchmark."""
     tokens: int | None = None
     """Useful tokens after which the fit ends, instead of `epochs`."""
     optimizer_from: str | None = None

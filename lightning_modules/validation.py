@@ -60,7 +60,7 @@ class Validation(L.Callback):
 
     @property
     def figures(self) -> dict[str, float]:
-        """For `results.json`; empty where nothing was held out."""
+        """Figures for `results.json`; empty if nothing was held out."""
         if not self.latest:
             return {}
         counts = {"validation/rows": self.examples, "validation/label_tokens": self.label_tokens}
@@ -137,7 +137,7 @@ def validation_losses(
 
 
 def _share(micro_batches: Sequence[MicroBatch], rank: int, world: int) -> list[MicroBatch]:
-    """Those of this rank, and empty ones up to the number of the other ranks: sharded layers are gathered together."""
+    """This rank's micro-batches, and empty ones up to the other ranks' number: sharded layers are gathered together."""
     own = list(micro_batches[rank::world])
     rounds = -(-len(micro_batches) // world)
     return own + [collate([()], 1, 0, isolate=True)] * (rounds - len(own))

@@ -5,8 +5,8 @@
 
 `--student` is a run directory; where it is absent, `--train` makes it with `train.py model=llama_9m source=gsm8k`.
 Both answer the first `--prompts` questions of GSM8K greedily in fp32, with at most `--max-new-tokens` tokens. Each
-first tries its batch sizes on all prompts, and then runs `--rounds` times at its best one, in turn. Timed is
-everything from chats to texts: rendering, tokenizing, the model, decoding. The texts must be identical.
+first tries its batch sizes on all prompts, and then runs `--rounds` times at its best one, in turn. The time
+covers everything from chats to texts: rendering, tokenizing, the model, decoding. The texts must be identical.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def theirs(model: Any, tokenizer: Any, renderer: Any, context: int, asked: Seque
 
 
 def _messages(chat: Any) -> list[dict[str, str]]:
-    """With the system message also where it is empty: so the student was trained."""
+    """The chat with its system message even if that is empty: so the student was trained."""
     return [{"role": "system", "content": chat.system}, {"role": "user", "content": chat.user}]
 
 

@@ -3,7 +3,7 @@
     python perf/plan_memory.py --json out.json                 on this CPU, several shapes and recomputation modes
     python perf/plan_memory.py --gpu --json out.json           on a GPU, a 1B model with random weights
 
-Measured is the third optimizer step of a real fit: the run's own data, trainer, loss and optimizer. On a CPU every
+The measured step is the third of a real fit, with the run's own data, trainer, loss and optimizer. On a CPU every
 allocation and release of that step is taken from torch's profiler and added to the weights and optimizer state that
 are there before it; on a GPU it is `torch.cuda.max_memory_allocated`.
 """
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 MEASURED_STEP = 2
-"""From 0: the optimizer has its state, and caches are warm."""
+"""The measured step, from 0: by then the optimizer has its state, and caches are warm."""
 CASES = {
     "tiny": ["model=tiny"],
     "tiny, selective": ["model=tiny", "model.activation_checkpointing=selective"],

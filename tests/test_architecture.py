@@ -205,7 +205,7 @@ def types_of(file: Path) -> Iterator[str]:
 
 
 def test_each_name_stands_once() -> None:
-    """Of two classes, or choices of words, of one name, a reader who searches for it finds the wrong one first."""
+    """A reader who searches for one of two types of the same name finds the wrong one first."""
     types = Counter(name for file in MODULES for name in types_of(file))
     assert types["AnswerKind"] == 1, "the walk finds no choices of words"
     modules = Counter(file.name for file in MODULES if file.name != "__init__.py")
@@ -225,7 +225,7 @@ def words_of(node: ast.AST) -> set[str]:
 
 
 def second_kinds(tree: ast.AST) -> Iterator[ast.AST]:
-    """Where kinds of answers are chosen from or tabled under names that are not all those of `AnswerKind`."""
+    """Choices and tables of kinds of answers whose names are not all those of `AnswerKind`."""
     for node in ast.walk(tree):
         words = words_of(node)
         known = words & set(ANSWER_KINDS)
@@ -295,6 +295,8 @@ ALLOWED_IS_NO = re.compile(r"there (is|are) no\b|(is|are) no longer |yes is no\.
 """Ours: existence, time, and the answer "no"."""
 RUBRIC_TEXTS = "orca2.evaluation.judging.rubrics"
 """Exempt: what a judge reads is measured as it stands, and another word would be another rubric."""
+FRAGMENT = re.compile(r"(Of|As|None|Where|Which|With which)\b")
+"""Openings of a docstring that leave its noun to the name beside it."""
 
 
 @pytest.mark.parametrize("file", [*ENTRY_POINTS, *MODULES], ids=name_of)
@@ -309,3 +311,16 @@ def test_nothing_is_no_thing(file: Path) -> None:
 def test_every_module_says_what_it_holds(file: Path) -> None:
     """A reader of one file should not need a second one to know what the first is for."""
     assert ast.get_docstring(tree_of(file)), "the module has no docstring"
+
+
+def docstrings_of(file: Path) -> Iterator[ast.Constant]:
+    """Every string that stands alone: the docstrings of modules, classes, functions, fields and constants."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_docstrings_name_their_noun(file: Path) -> None:
+    """`Of the rows that write: how many` is a riddle without the name of its field, and slow to read beside it."""
+    assert [place(file, text) for text in docstrings_of(file) if FRAGMENT.match(str(text.value))] == []

@@ -111,7 +111,7 @@ def test_two_ranks_validate_as_one_process(
 def test_four_ranks_train_as_one_process(
     case: str, alone: str, four: Run, one: Callable[[str], dict[str, Any]]
 ) -> None:
-    """As with two; hybrid: weights cut over two ranks, gradients summed over all four."""
+    """Four ranks change the run like two; hybrid: weights cut over two ranks, gradients summed over all four."""
     assert_same_training(four(case), one(alone))
     assert_same_examples(four(case), one(alone))
 
@@ -168,7 +168,7 @@ def test_a_sharded_student_is_exported_file_by_file(two: Run) -> None:
 
 
 def test_a_disk_that_is_full_at_the_export_ends_every_rank(two: Run) -> None:
-    """Fails if ranks wait for ever in a gathering that the first has given up, or half an export stays."""
+    """Fails if ranks wait forever in a gathering that the first has given up, or half an export stays."""
     first, second = two("fsdp-full-disk")
     assert first["error"].startswith("ModelError: cannot write the student to")
     assert second["error"].startswith("RankError: ModelError on rank 0: cannot write the student to")

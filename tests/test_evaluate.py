@@ -85,7 +85,7 @@ def test_samples_of_another_command_are_left_alone(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_end_with_one_message(overrides: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    """A traceback, or an hour of loading before it, is no answer to a wrong path."""
+    """A wrong path ended in a traceback, or after an hour of loading."""
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k" / "test.jsonl").write_text(json.dumps({"question": "What is 1 + 1?", "answer": "#### 2"}))
     printed = evaluate(*overrides, "out_dir=out", cwd=tmp_path, code=2)

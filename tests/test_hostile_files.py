@@ -84,7 +84,7 @@ def test_a_name_that_becomes_a_file_leads_nowhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])
 def test_a_run_stays_below_the_runs(name: str) -> None:
-    """`name=../../x` began a run outside of the runs; whoever wants that says `run_dir=`."""
+    """`name=../../x` began a run outside of the runs; a user who wants that says `run_dir=`."""
     with pytest.raises(ConfigError, match="becomes a folder below the runs"):
         check(compose_config("train", [f"name={name}"]))
 

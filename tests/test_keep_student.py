@@ -36,7 +36,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_its_export_is_asked_under_the_generic_message(kept: Path) -> None:
-    """Without a default the template would leave it to whoever asks, and figures of two people would differ."""
+    """Without a default, the message would depend on the person who asks, and figures of two people would differ."""
     info = json.loads((kept / "student" / "prompt.json").read_text())
     generic = build(compose_config("train").erasing).inference
     assert (info["erasing"], info["system"]) == ("keep", generic)

@@ -56,7 +56,7 @@ def test_the_browser_would_show_an_attack(tmp_path: Path) -> None:
 
 
 def test_a_hostile_evaluation_stays_text(tmp_path: Path) -> None:
-    """A report is shared; a student's answer must not run in the browser of whoever reads it."""
+    """A report is shared; a student's answer must not run in the browser of its reader."""
     turn = replace(TURN, user=HOSTILE, prompt=HOSTILE, output=HOSTILE)
     rows = records("gsm8k", "empty", [1, 0], turns=(turn,), task=HOSTILE, gold=((HOSTILE,),), choices={"A": HOSTILE})
     write_report([run(rows, name=HOSTILE)], tmp_path)

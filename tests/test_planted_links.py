@@ -23,7 +23,7 @@ THEIRS = "theirs, without a line break"
 
 @pytest.fixture
 def theirs(tmp_path: Path) -> Path:
-    """A file of the user's that is no part of a run."""
+    """A file of the user's that is not a part of a run."""
     path = tmp_path / "elsewhere" / "precious"
     path.parent.mkdir()
     path.write_text(THEIRS)

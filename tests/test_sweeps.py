@@ -350,7 +350,7 @@ def test_a_killed_training_leaves_five_results_and_runs_again_alone(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_grid_on_two_processes_makes_one_run_a_job(tmp_path: Path) -> None:
-    """Where ranks started the sweep again, two jobs on two processes would become four, or hang."""
+    """If ranks started the sweep again, two jobs on two processes would become four, or hang."""
     grid = ("-m", "model=tiny", "strategy=direct,mixed", "trainer=ddp", f"run_dir={tmp_path / 'two'}")
     command = [sys.executable, str(ROOT / "train.py"), *grid, *SMALL]
     done = subprocess.run(command, cwd=tmp_path, env=OFFLINE, capture_output=True, text=True, timeout=500)

@@ -11,7 +11,7 @@ from orca2.terminal import visible
 FORGET = "/new"
 """What a person types to begin a new conversation."""
 _COMMAND = re.compile(r"/[a-z]+(\s|$)")
-"""Not a path, which has a second slash."""
+"""A command; a path is not one, because it has a second slash."""
 
 
 def converse(
@@ -21,7 +21,7 @@ def converse(
 
     `max_new_tokens`: of one answer. A conversation that no longer fits the student's context begins anew, and says so.
     A first word such as `/help` is a command and not a question, and only `/new` is known; a space before it makes it
-    part of the text. What is told shows control characters.
+    part of the text. Printed text shows control characters.
     Raises ModelError where the backend cannot go on.
     """
     history: list[Turn] = []

@@ -1,5 +1,5 @@
 """Files that are written whole or not at all, and records that grow while a run works: a full disk costs lines of
-them, not the run. In folders that others may write to, too, a link that stands there leads no byte outside:
+them, not the run. In folders that others may also write to, a planted link leads no byte outside:
 
 planted                                         what happens
 link at a record that grows, a log, a lock      refused with OSError: `growing`
@@ -38,12 +38,12 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """As `atomic_write_text`; indented, so that it can be read and compared."""
+    """Write `value` like `atomic_write_text`, indented so that it can be read and compared."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def growing(path: Path) -> FileIO:
-    """The file at `path`, made where there is none, to be read and appended to; its mode is what the umask leaves.
+    """The file at `path`, made if it is missing, to be read and appended to; its mode is what the umask leaves.
 
     Raises OSError, also where `path` is a symbolic link.
     """
@@ -51,7 +51,7 @@ def growing(path: Path) -> FileIO:
 
 
 def fresh(path: Path) -> BinaryIO:
-    """A new file at `path`, open for writing. What a killed process or anybody else left there is taken away first.
+    """A new file at `path`, open for writing. A file that a killed process or anybody else left there is removed first.
 
     Raises OSError, also where something is put there meanwhile.
     """

@@ -17,7 +17,7 @@ def hash64(text: str) -> int:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold a text: half of a surrogate pair, which JSON may spell as `\\ud83d`, it cannot."""
+    """Whether UTF-8 can hold a text. It cannot hold half of a surrogate pair, which JSON may spell as `\\ud83d`."""
     try:
         text.encode()
     except UnicodeEncodeError:

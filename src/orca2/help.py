@@ -1,7 +1,7 @@
 """The answer to `--help`: what a command does, examples of it, its groups with their options, its keys.
 
-All of it is read from the entry point's docstring and from the comments of `conf/<command>.yaml`, so that neither says
-something else. This module imports nothing that takes time to import: it is called before torch is.
+All of it is read from the entry point's docstring and from the comments of `conf/<command>.yaml`, so that the
+help agrees with both. This module imports nothing that takes time to import: it is called before torch is.
 """
 
 import ast

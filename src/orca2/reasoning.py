@@ -37,11 +37,11 @@ class Split(NamedTuple):
     """What a model's text says."""
 
     reasoning: str
-    """Without outer blanks; empty where the text has no trace."""
+    """The trace without outer blanks; empty if the text has none."""
     answer: str
     """What follows the trace, without outer blanks; the text as it is where it has no trace."""
     closed: bool = True
-    """False: the trace never ended, so there is no answer."""
+    """Whether the trace ended; if it did not, there is no answer."""
 
 
 class Trace(NamedTuple):
@@ -138,7 +138,7 @@ def _opened(text: str, at: int) -> tuple[str, int] | None:
 
 
 def _closing(text: str, closing: str, at: int) -> int | None:
-    """Where the first closing marker from `at` on stands that is not quoted."""
+    """Position of the first closing marker from `at` on that is not quoted."""
     while (at := text.find(closing, at)) >= 0:
         if not _quoted(text, at, at + len(closing)):
             return at
@@ -178,7 +178,7 @@ def _unwrapped(answer: str) -> str:
     for opening, closing in _WRAPPERS.items():
         if answer.startswith(opening):
             inner = answer.removeprefix(opening)
-            # A missing end is left to whoever looks at the answer: it may have been cut off.
+            # A missing end is left to the reader of the answer: it may have been cut off.
             if closing not in inner or inner.find(closing) == len(inner) - len(closing):
                 return inner.removesuffix(closing).strip()
     return answer

@@ -152,4 +152,4 @@ class StepBatch(NamedTuple):
     label_tokens: int
     padding_tokens: int
     lane_states: dict[int, Any]
-    """For each lane that this rank packs: the lane's state after its last pack of this step."""
+    """State of each lane that this rank packs, after its last pack of this step."""

@@ -189,7 +189,7 @@ class RunDirectory:
         atomic_write_json(self.manifest, record | {key: value})
 
     def stored_config(self) -> dict[str, Any] | None:
-        """The config of the run that the directory holds; None where there is none that can be read."""
+        """The config of the run that the directory holds; None if it cannot be read."""
         try:
             stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
@@ -283,7 +283,7 @@ def redacted_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Which code on which machine: the commit of this code, versions, hardware."""
+    """The code and the machine of a run: the commit of this code, versions, hardware."""
     return {"git": _git(), "versions": _versions(), "hardware": _hardware()}
 
 

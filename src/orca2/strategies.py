@@ -1,6 +1,6 @@
 """Strategies, and the choice of a strategy for each task.
 
-A strategy is an instruction that only the teacher sees. What a user writes as `strategy=` is a
+A strategy is an instruction that only the teacher sees. A user's `strategy=` is a
 `StrategyChoice`: it assigns a strategy to each row of a generated task, and says which examples of stored
 data are used.
 
@@ -23,7 +23,7 @@ from orca2.records import UNLABELLED
 
 
 class StrategyChoice(Protocol):
-    """Which strategy answers which task."""
+    """Decides which strategy answers which task."""
 
     @property
     def name(self) -> str: ...

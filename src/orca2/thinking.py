@@ -18,7 +18,7 @@ from orca2.records import Example
 
 @dataclass(frozen=True, kw_only=True)
 class Thinking:
-    """Which rows are trained on with their traces.
+    """Decides which rows are trained on with their traces.
 
     Raises:
         ConfigError: the share is not from 0 to 1, or not 0 under the name `drop`; evaluation would not know the marker.
@@ -26,7 +26,7 @@ class Thinking:
 
     name: str
     share: float
-    """Of the rows that have a trace: how many keep it."""
+    """Share of the rows with a trace that keep it."""
     opening: str = "<think>"
     """The marker before a trace, a key of `orca2.reasoning.MARKERS`; its own closing one stands behind the trace."""
     seed: int = 0

@@ -21,7 +21,7 @@ LONG = 100_000
 SECONDS = 1.0
 """The processor's seconds that may pass over any input."""
 FACTOR = 16
-"""Of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
+"""Most growth of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
 UNIT = 0.01
 """Seconds; what is faster than that is too fast to be compared."""
 SHOWN = 5
@@ -38,9 +38,9 @@ HOSTILE_TEXTS = (
 )  # fmt: skip
 """Signs, markers and numbers that some reader knows, and those that no one expects."""
 FILE_LOOPS = ("\n", '"', '"\n', 'a",",c\n', "[", ",\n", "{", "\t", "é")
-"""As `LOOPS`, for a file outside of its texts: it becomes many rows, whose number and not whose length takes time."""
+"""`LOOPS` for a file outside of its texts: it becomes many rows, whose number and not whose length takes time."""
 ROWS_SECONDS = 5.0
-"""For 100 kB of rows of two signs each: 50,000 of them."""
+"""Time for 100 kB of rows of two signs each: 50,000 of them."""
 LOOPS = (
     " ", "\n", "\t", "a ", "a", "9", "1,", "(", "[", "{", "<", '"', "\\", "#", "- ", "A) ", "(A)\n", "\n#### a",
     "#### a ", "<<1", "</s>", "<think>", "</think> ", "`</think>`", "[[", '{"a":', '"\n', 'a",",c\n', ",\n", '\\"', "é",

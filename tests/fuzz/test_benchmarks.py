@@ -96,7 +96,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 OTHERS = {"question": "question", "options": "options", "labels": "labels", "label": "label", "index": "index",
           "scores": "scores", "id": "id"}  # fmt: skip
 FORM_INPUTS, KIND_INPUTS, TEXT_INPUTS = 1_000, 1_500, 150
-"""Of each form of file; of each kind of answer, with its answers; of texts, whose scores take longer."""
+"""Inputs of each form of file; of each kind of answer, with its answers; of texts, whose scores take longer."""
 INPUTS = len(FORM_ROWS) * FORM_INPUTS + (len(KIND_ROWS) - 1) * KIND_INPUTS + TEXT_INPUTS
 
 

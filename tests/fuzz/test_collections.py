@@ -54,7 +54,7 @@ class Collection(NamedTuple):
     file: str
     content: str
     reader: Callable[[Path], TaskReader]
-    """Of the folder that the file stands in."""
+    """Makes the reader of the folder that the file stands in."""
 
 
 COLUMNS = {"user": "inputs", "gold": "targets", "task": "_task_name", "only": {"_template_type": "zs_opt zs_noopt"}}
@@ -83,7 +83,7 @@ COLLECTIONS = {
     ),
 }
 FILE_INPUTS, QUESTION_INPUTS, KIND_INPUTS = 1_500, 500, 4_000
-"""Of each collection; of files of questions, which are imported; of the rules that tell how answers are checked."""
+"""Inputs of each collection; of imported files of questions; of the rules that tell how answers are checked."""
 INPUTS = (len(COLLECTIONS) - 1) * FILE_INPUTS + QUESTION_INPUTS + KIND_INPUTS
 ROWS = {"natural_instructions": TASK, "mapped": MAPPED, "gsm8k": PROBLEMS, "aqua": CHOICES, "questions": QUESTIONS}
 """What is also changed before it is written, so that it stays JSON."""

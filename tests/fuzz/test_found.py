@@ -63,7 +63,7 @@ def test_blanks_behind_a_final_answer_take_linear_time() -> None:
 
 
 def reasons(form: str, folder: Path, content: str) -> list[str]:
-    """Of the rows of a file that are not asked; an error of the whole file is one."""
+    """Reasons of the rows of a file that are not asked; an error of the whole file is one."""
     (folder / f"x{suffix_of(form)}").write_text(content, encoding="utf-8", errors="surrogatepass")
     made = benchmark(KIND_OF_FORM.get(form, "choice"), form, COLUMNS.get(form, OTHERS))
     try:
@@ -160,7 +160,7 @@ def test_a_body_of_brackets_is_a_refusal_like_others() -> None:
 
 
 def test_an_answer_of_brackets_is_asked_again() -> None:
-    """As above, where the status is 200 and the HTTP library decodes it."""
+    """A body of brackets with status 200 is decoded by the HTTP library, whose error ended the run."""
 
     class Client:
         async def post(self, *_: object, **__: object) -> object:

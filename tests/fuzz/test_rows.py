@@ -54,7 +54,7 @@ FILES: dict[str, bytes] = {
 }
 """Ending -> a file of that kind; Parquet's is made by the test."""
 FILE_INPUTS, PARQUET_INPUTS, ROW_INPUTS, TURN_INPUTS, SOURCE_INPUTS = 1_000, 2_000, 4_000, 6_000, 500
-"""Of each kind of text file and of its `.gz`; of tables; of each layout; of conversations; of whole sources."""
+"""Inputs of each kind of text file and its `.gz`; of tables; of each layout; of conversations; of whole sources."""
 INPUTS = (
     2 * (len(FILES) - 1) * FILE_INPUTS + PARQUET_INPUTS + (len(ROWS) + 1) * ROW_INPUTS + 2 * TURN_INPUTS
     + SOURCE_INPUTS
@@ -113,7 +113,7 @@ def tables() -> list[bytes]:
 
 @pytest.mark.slow
 def test_parquet_files(tmp_path: Path) -> None:
-    """As above, for tables: most damage is in their first and last bytes, where the lengths stand."""
+    """A damaged table ended a run in a traceback; most damage is in its first and last bytes, where lengths stand."""
     path, seeds = tmp_path / "rows.parquet", tables()
 
     def make(mutator: Mutator) -> bytes:

@@ -101,7 +101,7 @@ def test_each_reason_has_its_remedy() -> None:
 
 
 def test_the_end_says_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who starts a run and goes home reads its end."""
+    """A user who starts a run and goes home reads only its end."""
     rows = tmp_path / "rows.jsonl"
     texts = ["word " * 400 if row < 30 else "word" for row in range(60)]
     rows.write_text("".join(json.dumps({"user": f"{row}?", "answer": text}) + "\n" for row, text in enumerate(texts)))

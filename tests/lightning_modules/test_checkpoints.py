@@ -133,7 +133,7 @@ def test_a_stop_that_cannot_be_saved_is_an_error(make_fit: Callable[..., Any], m
 
 
 def test_a_refused_checkpoint_is_named_and_the_one_before_used(make_fit: Callable[..., Any]) -> None:
-    """Whoever reads the output must learn why steps are trained again."""
+    """A reader of the output must learn why steps are trained again."""
     whole = make_fit().run(every=3)
     newest = checkpoints_in(whole.folder / "checkpoints")[-1]
     (newest / "progress.json").write_text("{}")

@@ -12,7 +12,7 @@ from tests.small_fit import Fit
 
 
 def test_the_loss_stands_there_from_the_first_step(make_fit: Callable[..., Fit]) -> None:
-    """Who starts a student of a minute a step wants to see in the first that it learns, not in the tenth."""
+    """A user of a student that takes a minute a step wants to see in the first that it learns, not in the tenth."""
     printed, fit = StringIO(), make_fit(rows=40)
     line = TrainingLine(Accounts(every_steps=1000, epochs=1), Console(file=printed, width=140), plain_every_s=1e9)
     fit.run(line)

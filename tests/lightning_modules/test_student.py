@@ -130,7 +130,7 @@ def test_moments_are_carried_and_the_rate_is_not(make_fit: Callable[..., Any]) -
 
 
 def test_moments_of_another_step_or_a_damaged_file_are_refused(make_fit: Callable[..., Any]) -> None:
-    """Wrong moments are no error that anyone would see: the stage would only learn worse."""
+    """Wrong moments raise no error that anyone would see: the stage would only learn worse."""
     before = make_fit(rows=40).run()
     steps, (newest,) = len(before.recorder.losses), checkpoints_in(before.folder / "checkpoints")
 

@@ -25,7 +25,7 @@ FORCED = (
 )
 """Modes that change a completion's fields only, so that batch files can hold them, too."""
 CONTEXT, PROMPT = 1000, 990
-"""Of the modes `#room_...`: tokens of context and prompt."""
+"""Tokens of context and prompt in the modes `#room_...`."""
 WAIT_S = 0.12
 """What `#reset...` asks to wait."""
 
@@ -235,7 +235,7 @@ MODES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Response]] = {
 
 BATCH_MODES = ("#twice", "#foreign", "#broken_line")
 """Modes of a line in a batch's result file: it comes again with another text, is joined by one with an id that nobody
-asked for, or is no JSON."""
+asked for, or is not JSON."""
 
 
 def batch_lines(row: dict[str, Any], text: str) -> list[str]:

@@ -42,7 +42,7 @@ class Faults:
     malformed: float = 0.0
     """Half a JSON text; billed."""
     drip: float = 0.0
-    """The body comes byte by byte for ever; billed."""
+    """The body comes byte by byte forever; billed."""
     drop: float = 0.0
     """The connection is closed without a word; billed."""
     seed: int = 0

@@ -50,7 +50,7 @@ def test_each_question_comes_with_the_turns_before_it() -> None:
 
 
 def test_a_full_context_begins_anew_and_says_so() -> None:
-    """A prompt without room for an answer gets an empty one for ever."""
+    """A prompt without room for an answer gets an empty one forever."""
     backend = EchoingBackend(context=5)
     assert talk(backend, "ab", "cd") == ["AB", "(the context is full: a new conversation)", "CD"]
     assert histories(backend) == [[], []]

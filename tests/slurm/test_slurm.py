@@ -128,7 +128,7 @@ def test_a_run_that_is_still_loading_goes_back_into_the_queue_and_a_cancelled_on
 
 
 def test_a_killed_task_ends_the_job_and_no_requeue_hides_it(cluster: Cluster, tmp_path: Path) -> None:
-    """Out of memory again and again, the same job would go round for ever."""
+    """Out of memory again and again, the same job would go round forever."""
     script = script_of_docs(tmp_path, "killed")
     job = submitted(cluster, script)
     wait_until(lambda: len(losses(tmp_path / "killed")) > 3, 240, script.with_suffix(".out"))

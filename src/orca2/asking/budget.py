@@ -29,7 +29,7 @@ TEMPLATE_TOKENS = 256
 TEMPLATE_TOKENS_PER_MESSAGE = 16
 """Markup around each message (ours; ChatML takes 5)."""
 BYTES_PER_TOKEN = 3.0
-"""Of a typical prompt (ours; English takes about 4). Only for rate limits and estimates, never for caps."""
+"""Ours, for a typical prompt (English takes about 4). Only for rate limits and estimates, never for caps."""
 MILLION = 1_000_000
 
 
@@ -44,7 +44,7 @@ class Price:
     prompt: float
     completion: float
     cached_prompt: float | None = None
-    """For prompt tokens in the provider's prefix cache; None: as `prompt`."""
+    """Price of prompt tokens in the provider's prefix cache; None: the same as `prompt`."""
 
     def __post_init__(self) -> None:
         for name in ("prompt", "completion", "cached_prompt"):
@@ -110,7 +110,7 @@ class Spending:
     tokens: int = 0
     usd: float = 0.0
     unsure_requests: int = 0
-    """Of `requests`: those that were perhaps billed; their worst case is in `tokens` and `usd`."""
+    """How many of `requests` were perhaps billed; their worst case is in `tokens` and `usd`."""
 
     def for_requests(self, requests: int, ended: int) -> "Spending":
         """What this many requests would take where `ended` ones, with all their calls, have taken this."""

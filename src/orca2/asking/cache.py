@@ -57,16 +57,16 @@ class BatchResult(NamedTuple):
 
     key: str
     request: str
-    """Its canonical JSON."""
+    """The request's canonical JSON."""
     outcome: Reply | Failure | None
-    """None where the job ended without an answer to it, so that nothing was billed."""
+    """What the job brought; None if it ended without an answer to this request, so that nothing was billed."""
     usage: Usage | None
-    """None where an answer came that nobody counted: its call stays open, and so at its worst."""
+    """Tokens of the call; None if the server did not count them: the call stays open, at its worst case."""
     usd: float | None
 
 
 class Cache:
-    """An open cache file; made where there is none. Use as a context manager, in one thread.
+    """An open cache file, made if it is missing. Use as a context manager, in one thread.
 
     Raises:
         DataError: the file is damaged, is something else, or has a newer format.
@@ -172,7 +172,7 @@ class Cache:
             return [run for (run,) in rows if run.startswith(prefix)]
 
     def mean_answer_tokens(self) -> int | None:
-        """Mean length of the answers that were billed; None where there is none."""
+        """Mean length of the answers that were billed; None if none was."""
         with self._translated():
             mean = self._db.execute(
                 "SELECT AVG(completion_tokens) FROM calls WHERE state = 'known' AND completion_tokens > 0"

@@ -34,8 +34,8 @@ Result = TypeVar("Result")
 WINDOW = 2
 """Plans under way for each call that may be: enough to hide slow items, little enough to keep in memory."""
 FIRST_OUTCOMES = 50
-"""When so many requests have ended and none has an answer, for whatever reasons, the run stops: what is wrong is wrong
-for all."""
+"""The run stops when so many requests have ended without a single answer, for any reasons: further requests would fail
+too."""
 
 
 @dataclass(slots=True)

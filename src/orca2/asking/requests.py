@@ -42,7 +42,7 @@ class Decoding:
     max_tokens: int
     """Longest answer, in the teacher's tokens; the worst case that a budget reserves."""
     temperature: float | None = None
-    """None sends none: some models take no temperature."""
+    """Sampling temperature; None sends none, because some models take no temperature."""
     top_p: float | None = None
     seed: int | None = None
     """Sent as seed + sample; None sends none."""

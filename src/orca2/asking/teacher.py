@@ -26,12 +26,12 @@ class Teacher(Protocol):
     def limits(self) -> Limits: ...
     @property
     def price(self) -> Price | None:
-        """None where unknown; a budget in USD is then refused."""
+        """Price of a call; None if it is unknown, and a budget in USD is then refused."""
         ...
 
     @property
     def cached(self) -> bool:
-        """False for a teacher whose answers cost nothing to make again."""
+        """Whether answers are cached; False for a teacher whose answers cost nothing to make again."""
         ...
 
     def open(self, cache: Cache, runs: Sequence[str]) -> AbstractAsyncContextManager[Answer]:

@@ -37,12 +37,12 @@ def checkpoint_step(path: Path) -> int:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies once it is complete."""
+    """Path of the complete checkpoint of a step."""
     return folder / f"step-{step:08d}"
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Whatever claims to be a checkpoint, oldest first; `refusal` says whether it is."""
+    """Everything named like a checkpoint, oldest first; `refusal` says whether it can be used."""
     found = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.suffix != UNFINISHED)
     return sorted(found, key=checkpoint_step)
 
@@ -100,7 +100,7 @@ def publish(
 def refusal(path: Path, signature: str | None, share: tuple[int, int] = (0, 1)) -> str | None:
     """Why this checkpoint cannot be used, naming the file; None if it can.
 
-    `signature`: of the config that it must be of; None: of any. `share` = (i, n): of the checksums, only every n-th
+    `signature`: that of the config which it must have; None: any. `share` = (i, n): of the checksums, only every n-th
     file from the i-th is computed, for n ranks to divide the reading.
     """
     if not path.is_dir():

@@ -86,7 +86,7 @@ class Saver:
         self._writing = step, writing
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises CheckpointError, once, if the last save failed."""
+        """Wait until nothing is being written. Raises CheckpointError, once, if the last save failed."""
         if self._writing is None:
             return
         (step, writing), self._writing = self._writing, None
@@ -136,7 +136,7 @@ class Saver:
         return None, refused
 
     def _any(self, reason: str | None) -> str | None:
-        """The first rank's reason that has one, on every rank."""
+        """The reason of the first rank that has one, on every rank."""
         return next((each for each in everyone(reason) if each is not None), None)
 
 

@@ -19,7 +19,7 @@ _KEY = "data"
 
 
 def digests_of(source: Source) -> dict[str, str]:
-    """Digests of the parts of a source that are files; what a config names whole, such as a commit, has none."""
+    """Digests of the parts of a source that are files; parts that a config names whole, such as a commit, have none."""
     return {leaf.name: leaf.digest for _, leaf in leaves(source) if isinstance(leaf, DigestedSource)}
 
 

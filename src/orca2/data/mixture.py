@@ -64,7 +64,7 @@ class Mixture:
     weights: Mapping[str, float] | None = None
     """Member -> relative rate. None: in proportion to the sizes, so that all end together."""
     rows: int | None = None
-    """With `repeat`: so many rows an epoch, about, dealt by the rates, instead of what sees every member."""
+    """With `repeat`: about this many rows an epoch, dealt by the rates, instead of enough to see every member."""
     tokens_per_example: int | None = None
     """Mean length of a rendered example, for plans, where members are elsewhere."""
 
@@ -133,7 +133,7 @@ class Mixture:
         return counts
 
     def questions(self, per_task: int) -> list[Question]:
-        """The held-out questions of the members that have some; of a task in several, the first one's."""
+        """The held-out questions of the members that have some; a task in several takes the first one's."""
         asked: dict[str, list[Question]] = {}
         for member in self._sources:
             own = member.questions(per_task) if isinstance(member, AskingSource) else []

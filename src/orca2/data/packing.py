@@ -1,8 +1,8 @@
 """Lengths -> packs: a pool of waiting examples, out of which each pack is filled as well as possible.
 
 When enough examples wait, a pack is made of the oldest and of those others that together leave the least
-room: an exact subset sum, computed with the bits of one integer. The oldest always leaves, so none waits for
-ever, and the whole state is the list of who waits.
+room: an exact subset sum, computed with the bits of one integer. The oldest always leaves, so none waits
+forever, and the whole state is the list of who waits.
 
     capacity 10       waiting          reachable with the oldest (room 4)      pack         left
                       6 7 3 5 1        0 1 3 4                                 6 3 1        7 5
@@ -57,7 +57,7 @@ class Packer(Generic[Key]):
 
     @property
     def waiting(self) -> list[Key]:
-        """Who waits, the oldest first. Adding the same again restores the packer."""
+        """The keys that wait, the oldest first. Adding the same again restores the packer."""
         return [key for key, _ in self._pool]
 
     def add(self, key: Key, length: int) -> None:

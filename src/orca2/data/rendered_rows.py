@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """What does not train because it validates; see validation.py."""
+    """What does not train because it validates; see validation_rows.py."""
 
     numbers: frozenset[int] = frozenset()
     """Rows of a map-style source."""
@@ -120,7 +120,7 @@ class RowRenderer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPlan:
-    """Which positions a rank reads: the rest of its lanes, after the examples that wait for a pack."""
+    """The positions that a rank reads: the rest of its lanes, after the examples that wait for a pack."""
 
     source: Source
     choice: StrategyChoice

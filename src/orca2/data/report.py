@@ -2,8 +2,8 @@
 
     {"kind": "broken", "source": "notes", "row": "line 17", "reason": "not JSON: ..."}      rejected.jsonl
 
-Rejects go to the file as they come, each row once however many epochs meet it. What is remembered of them is
-eight bytes a row, up to a limit; beyond it rows are counted but no longer listed.
+Rejects go to the file as they come, each row once however many epochs meet it. Memory holds
+eight bytes a row of them, up to a limit; beyond it rows are counted but no longer listed.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MAX_LISTED = 100_000
 KINDS = ("broken", "too_long", "left_out", "held_out")
 """Kinds of rejected rows that a stage counts."""
 CHOSEN = ("left_out", "held_out")
-"""Kinds that are a choice and no fault: counted, not listed."""
+"""Kinds that are a choice, not a fault: counted, not listed."""
 
 
 class DataReport:
@@ -42,7 +42,7 @@ class DataReport:
         self._listed: set[bytes] = set()
         self._unwritten: list[Rejected] = []
         self._continued = False
-        """Whether what the list holds from before a resume is known."""
+        """Whether the rows listed before a resume are known."""
 
     @property
     def utilisation(self) -> float:
@@ -118,7 +118,7 @@ def summed(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def list_of_rank(path: Path, rank: int) -> Path:
-    """Where a rank lists its rejected rows; the first writes the run's own list."""
+    """Path of a rank's list of rejected rows; the first rank writes the run's own list."""
     return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
 
 

@@ -3,7 +3,7 @@
     source ──seed──▶ numbers of the held-out rows ──read, render, pack──▶ micro-batches, the same at every measurement
                      └▶ training rejects these rows, and all that ask the same question
 
-Which rows is decided by (seed, size of the source) alone, for each member of a mixture by itself: a resumed run, any
+The choice depends on (seed, size of the source) alone, for each member of a mixture by itself: a resumed run, any
 number of ranks and every stage that visits the same source hold out the same rows.
 """
 
@@ -21,7 +21,7 @@ from orca2.rows.source import ComposedSource, MapSource, Source
 from orca2.strategies import StrategyChoice
 
 EPOCH = -1
-"""Of the order that the rows are taken from; training counts from 0."""
+"""Epoch of the order that the rows are taken from; training counts from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

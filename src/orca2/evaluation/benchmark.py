@@ -47,7 +47,7 @@ class Sample:
     document: tuple[int, int] | None = None
     """Character span of `turns[0]` that may be shortened where the prompt is too long; None: nothing may be."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """For judges and reports, ready for JSON: category, references, source text of a summary."""
+    """Data for judges and reports, ready for JSON: category, references, source text of a summary."""
     strict: bool = False
     """Whether only the final line that the task families demand is an answer; see `orca2.answers.grading`."""
 

@@ -6,7 +6,7 @@
                 report.md  report.html  report.json  report.svg
                 shards/<rank>.jsonl    while it runs: what each process has answered
 
-What a configuration or the data can get wrong is found before weights load. The same job again goes on where it
+Mistakes in the configuration or the data are found before weights load. The same job again goes on where it
 stopped, with any batch size and number of processes.
 """
 
@@ -77,7 +77,7 @@ class EvaluationJob:
         return make_plan(flatten(self.benchmark), data_dir, self.limit, self.seed, self.allow_missing)
 
     def folder(self, student: StudentFiles) -> Path:
-        """Where results go when the user names no folder: into the run's own directory if there is one."""
+        """The folder of results if the user names none: inside the run's own directory if there is one."""
         run = None if self.student is None else Path(self.student)
         if run is not None and (run / "manifest.json").is_file():
             return run / "evaluations" / self.benchmark.name
@@ -96,7 +96,7 @@ def run_evaluation(
     """Do what is not done yet; the flat figures of `results.json`, or None in a process that is not the first.
 
     `config` is the storable config, `command` starts another process of the same job.
-    Raises the errors of `orca2.errors` for what the user can mend; what was answered before is kept.
+    Raises the errors of `orca2.errors` for what the user can mend; earlier answers are kept.
     """
     rank, plan = launched(environment) or ALONE, job.plan()  # before a student is fetched
     student = job.backend.find(job.student)
@@ -141,7 +141,7 @@ def _help(
     rank: Ranks,
     environment: Mapping[str, str],
 ) -> None:
-    """What a process does that is not the first: its share, and nothing where the evaluation is done."""
+    """The work of any process but the first: its share, or nothing if the evaluation is done."""
 
     def check() -> None:
         check_starter(environment)
@@ -165,7 +165,7 @@ def _answer(
     check: Callable[[], None],
     console: Console,
 ) -> Mapping[str, str]:
-    """Ask this rank's share; the identity of what answered. `check` is called after each sample."""
+    """Ask this rank's share; returns the identity of the backend. `check` is called after each sample."""
     with job.backend.open(student, job.format, rank.local_rank) as backend:
         asked = expand(plan, messages, backend.identity)
         known, wrong = stored_records(run.path)

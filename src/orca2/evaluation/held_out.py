@@ -37,7 +37,7 @@ class HeldOutSpec:
     """Questions answered while training; 0 switches that off."""
     sample_every_steps: int
     source: AskingSource | None = None
-    """Where the questions come from; None: from the training source, if it has any."""
+    """Source of the questions; None: the training source, if it has any."""
 
     def __post_init__(self) -> None:
         for field in ("questions_per_task", "max_new_tokens", "sample_every_steps"):

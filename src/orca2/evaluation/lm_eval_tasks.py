@@ -9,7 +9,7 @@
 
 Only what one answer decides can go there: no second turn, no judge, and not the strict final line of the task
 families. lm-eval does not say which answers ran into their limit, so a final answer that is cut off there is read as it
-stands; here it is none (rule `cut_off`).
+stands; here it does not count (rule `cut_off`).
 """
 
 import json

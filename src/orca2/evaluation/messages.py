@@ -18,7 +18,7 @@ class SystemMessages:
     name: str
     erasings: Mapping[str, Erasing]
     own: bool
-    """Also under the message that the student was trained to be asked under, where it is none of these."""
+    """Whether to ask also under the message that the student was trained to be asked under, if it is another."""
 
     def __post_init__(self) -> None:
         if not self.erasings and not self.own:

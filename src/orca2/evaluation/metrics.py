@@ -145,7 +145,7 @@ def rouge(predicted: str, references: Sequence[str]) -> dict[str, float]:
     except ImportError as error:
         raise ConfigError("ROUGE needs the package rouge-score: pip install 'orca2-lightning[eval-text]'") from error
     names = ("rouge1", "rouge2", "rougeL")
-    # A tokenizer of its own choice, the package announces on standard error, each time.
+    # The package announces a tokenizer of its own choice on standard error, each time.
     scorer = RougeScorer(list(names), tokenizer=DefaultTokenizer(use_stemmer=True))
     scores = scorer.score_multi(list(references), predicted)
     return {name: scores[name].fmeasure for name in names}

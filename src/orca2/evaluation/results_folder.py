@@ -21,7 +21,7 @@ from orca2.runs import RunDirectory, State
 
 
 def open_folder(run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
-    """As `RunDirectory.open_or_resume`; samples without a manifest are another command's, and are not touched.
+    """Do what `RunDirectory.open_or_resume` does; samples without a manifest belong to another command and stay.
 
     Raises:
         CheckpointError: the folder holds an evaluation of another config, or samples of another command.
@@ -35,7 +35,7 @@ def open_folder(run: RunDirectory, config: Mapping[str, Any], overrides: Sequenc
 
 
 def open_for(plan: SamplePlan, run: RunDirectory, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
-    """As `open_folder`; an evaluation that was done without a benchmark that is there now goes on with it."""
+    """Do what `open_folder` does; a finished evaluation goes on if a benchmark that it lacked is there now."""
     state = open_folder(run, config, overrides)
     if state != "done" or is_whole(plan, run):
         return state

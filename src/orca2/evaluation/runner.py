@@ -4,8 +4,8 @@
          ──▶ turn after turn: cut to the context, ask, extract, score ──▶ shards/<rank>.jsonl
     all ranks done ──▶ samples.jsonl in the plan's order
 
-Which samples a rank asks depends on their place in the plan alone, and what counts as answered on the records of
-all ranks. So a run can go on with another batch size and another number of processes.
+A rank's samples depend on their place in the plan alone, and the records of all ranks say which samples are
+answered. So a run can go on with another batch size and another number of processes.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ class AskedSample:
     key: str
     benchmark: Benchmark
     message: str
-    """Its name."""
+    """Name of the system message."""
     system: str
-    """Its text."""
+    """Text of the system message."""
     sample: Sample
 
 
 def expand(plan: SamplePlan, messages: Mapping[str, str], identity: Mapping[str, str]) -> list[AskedSample]:
-    """Every sample under every message, in the order of reports. `identity`: of what answers."""
+    """Every sample under every message, in the order of reports. `identity`: the backend's."""
     return [
         AskedSample(
             key=_key(planned.benchmark, sample, system, identity),
@@ -65,7 +65,7 @@ def _key(benchmark: Benchmark, sample: Sample, system: str, identity: Mapping[st
 
 
 def stored_records(folder: Path) -> tuple[dict[str, SampleRecord], list[str]]:
-    """Records in the folder by key, of all ranks and earlier runs, and what is wrong with lines that are none."""
+    """Records in the folder by key, of all ranks and earlier runs, and why other lines are not records."""
     found: dict[str, SampleRecord] = {}
     wrong = []
     for path in (folder / SAMPLES, *sorted((folder / SHARDS).glob("*.jsonl"))):
@@ -136,8 +136,8 @@ def _cells(asked: Iterable[AskedSample]) -> Iterator[list[AskedSample]]:
 
 
 def _answer_cell(cell: list[AskedSample], backend: Backend, unanswered: list[Unanswered]) -> Iterator[SampleRecord]:
-    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; what has
-    no answer is left out, and its error goes to `unanswered`.
+    """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; one
+    without an answer is left out, and its error goes to `unanswered`.
     """
     turns: list[list[AnsweredTurn]] = [[] for _ in cell]
     pending = list(range(len(cell)))

@@ -36,11 +36,11 @@ class AnsweredTurn:
     """One question of a sample with its answer."""
 
     user: str
-    """As asked, so after any shortening."""
+    """The question as it was asked, after any shortening."""
     prompt: str
     """What the model saw, markup and system message included."""
     output: str
-    """The answer: what is extracted from, judged, and said again in the history of later turns."""
+    """The answer, which is extracted from, judged, and repeated in the history of later turns."""
     finish_reason: FinishReason
     """`length` also where a reasoning trace never ended."""
     prompt_tokens: int
@@ -134,9 +134,9 @@ def from_line(line: str) -> SampleRecord:
 
 
 def read_records(path: Path) -> Iterator[SampleRecord | str]:
-    """Every record of a file, and for each line that is none a sentence that says which and why.
+    """Every record of a file, and for each line that is not a record a sentence that says which and why.
 
-    A last line without a line break was torn by a crash, and is left out; it is nobody's loss.
+    A last line without a line break was torn by a crash, and is left out.
 
     Raises CheckpointError at the first record of another version, so that no evaluation is asked again unbidden.
     """

@@ -163,7 +163,7 @@ def _number_wordings(sample: Sample) -> list[str]:
 
 
 def _span_wordings(sample: Sample) -> list[str]:
-    """Of each annotator's answer."""
+    """Wordings of each annotator's answer."""
     wordings = []
     for plain in map("; ".join, sample.gold):
         styled = (f"It is stated in the passage. So the answer is {plain}.", f"Answer: {plain}.")

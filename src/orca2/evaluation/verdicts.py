@@ -13,7 +13,7 @@ from orca2.files import atomic_write_text
 
 VERDICTS = "verdicts.jsonl"
 NOT_ASKED = "not_asked"
-"""Problem of what a cap kept the judge from being asked."""
+"""`problem` of a question that a cap kept from the judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class JudgeVerdict:
     """One judgement of one answer in one run of the judge."""
 
     key: str
-    """Of the sample's record."""
+    """Key of the sample's record."""
     benchmark: str
     task: str
     message: str
@@ -33,11 +33,11 @@ class JudgeVerdict:
     judge: str
     """The judging model."""
     judge_run: int
-    """From 0; several runs of one judge show its spread."""
+    """Number of the judge's run, from 0; several runs show its spread."""
     turn: int
-    """Which answer of the sample, from 0."""
+    """Number of the sample's answer, from 0."""
     value: float | None
-    """None: there is no verdict, see `problem`."""
+    """The verdict as a number; None if there is none, see `problem`."""
     problem: str = ""
     """`unparsable`, `not_asked`, or why the judge gave no answer."""
     text: str = ""
@@ -47,14 +47,14 @@ class JudgeVerdict:
 
     @property
     def series(self) -> tuple[str, str, str]:
-        """What is replaced as one, and summed up as one: rubric, judge, and the evaluation compared with."""
+        """Verdicts with the same key are replaced and summed up together: rubric, judge, evaluation compared with."""
         return self.rubric, self.judge, self.against
 
 
 def renewed(before: Iterable[JudgeVerdict], now: Sequence[JudgeVerdict]) -> list[JudgeVerdict]:
-    """`before`, with what a judge has said `now` in the place of what it had said of the same.
+    """`before`, in which the series that `now` holds are replaced by those of `now`.
 
-    Where a cap stopped it now, it has still said what it said before.
+    Where a cap stopped the judge now, its earlier verdict stays.
     """
     series = {one.series for one in now}
     other, same = [], {}

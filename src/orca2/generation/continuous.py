@@ -22,7 +22,7 @@ from orca2.generation.protocol import FinishReason, Generation
 from orca2.generation.slots import SlotCache, Step, slot_attention_of
 
 PROMPT_TOKENS = 4_096
-"""Of new prompts in one step, unless a single one is longer; ours, bounds the activations of a step."""
+"""Tokens of new prompts in one step, unless a single one is longer; ours, bounds the activations of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Row:
     waiting: Waiting
     began: float
     answer: list[int] = field(default_factory=list)
-    """With the newest token, whose keys are not in the cache yet."""
+    """Tokens so far, with the newest one, whose keys are not in the cache yet."""
 
     @property
     def cached(self) -> int:

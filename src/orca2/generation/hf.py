@@ -27,7 +27,7 @@ from orca2.modelling.attention import standard_attention
 from orca2.modelling.windows import changing_positions, shrunk_windows
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Of a logit between slots and the model's own attention, as a share of the largest logit; rounding is 1e-6."""
+"""Difference of logits between slots and own attention, as a share of the largest logit; rounding is 1e-6."""
 LARGEST_DIFFERENCE_HALF = 0.05
 """The same for 16-bit weights, whose rounding is near 0.01."""
 

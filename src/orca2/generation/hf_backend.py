@@ -31,7 +31,7 @@ class HFSpec:
     device: Device
     """`auto`: CUDA where there is one; several processes take one device each."""
     dtype: StudentDtype
-    """Of the weights. `auto`: float32 on a CPU, bfloat16 on CUDA. In 16 bits, what a prompt is batched with can
+    """Type of the weights. `auto`: float32 on a CPU, bfloat16 on CUDA. In 16 bits, what a prompt is batched with can
     change the rounding, and so a greedy answer."""
     batch_tokens: int
     """Room of the cache in tokens, prompts and answers of all rows together. Changes no answer in float32."""

@@ -29,7 +29,7 @@ class LmEvalSpec:
 
     name: str
     model: str
-    """As lm-eval's registry calls it."""
+    """The model's name in lm-eval's registry."""
     model_args: Mapping[str, Any]
     """Further arguments of its class, such as `batch_size`."""
     batch_prompts: int
@@ -83,7 +83,7 @@ class LmEvalBackend:
         return len(self._renderer.prompt(chat.system, chat.user, chat.history))
 
     def answer(self, chats: Sequence[Chat]) -> Iterator[tuple[int, ChatReply]]:
-        """In calls of `batch_prompts`: lm-eval gives nothing back before all of a call is done.
+        """Ask in calls of `batch_prompts`: lm-eval gives nothing back before all of a call is done.
 
         lm-eval cuts the beginning off a prompt that is too long; such a one is answered with the empty text here.
         """

@@ -53,7 +53,7 @@ class OpenAISpec:
 
     name: str
     base_url: str
-    """Up to and including `/v1`."""
+    """The server's address, up to and including `/v1`."""
     api_key_env: str | None
     """The environment variable that holds the key; None where the server needs none."""
     concurrency: int
@@ -221,7 +221,7 @@ class _Answers:
             self.found.put((index, reply))
 
     def _reply(self, chat: Chat, outcome: outcomes.Reply | Failure, seconds: float) -> ChatReply | None:
-        """The answer for the evaluation; None where there is none, which is an error at the end. Raises ModelError."""
+        """The answer for the evaluation; None if it failed, which is an error at the end. Raises ModelError."""
         asked = messages_of(chat)
         prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in asked)
         judged = accepted(outcome, prompt) if isinstance(outcome, outcomes.Reply) else outcome

@@ -58,16 +58,16 @@ class ChatReply:
     """The answer to one chat."""
 
     text: str
-    """As the model wrote it, with a trace that stands between markers; `orca2.reasoning.split` takes that out."""
+    """The model's text, with any trace that stands between markers; `orca2.reasoning.split` takes that out."""
     finish_reason: FinishReason
     prompt: str
     """The prompt as the model saw it, markup included; what was sent, where that cannot be known."""
     prompt_tokens: int
-    """As the backend counts; 0 where it does not."""
+    """Tokens of the prompt as the backend counts them; 0 if it does not count."""
     answer_tokens: int
-    """As above, without the end token."""
+    """Tokens of the answer without the end token, counted the same way."""
     seconds: float
-    """From the moment at which work on this chat began; chats that are answered together overlap."""
+    """Time since work on this chat began; chats that are answered together overlap."""
     reasoning: str = ""
     """What the model thought before it answered, where a server sends it apart from the text; no part of `text`."""
 
@@ -109,7 +109,7 @@ class StudentFiles:
     """A student that was found, before its weights are read."""
 
     name: str
-    """For people: the last part of its path or hub id."""
+    """Name for people: the last part of its path or hub id."""
     location: str
     """Its folder in the Hugging Face format; for a server, the model's name there."""
     fingerprint: str

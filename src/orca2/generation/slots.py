@@ -56,7 +56,7 @@ class Step:
 
     cache: SlotCache
     positions: Sequence[int]
-    """Of the rows that write one token, in the order of their slots: how many tokens the slot holds already."""
+    """Tokens already cached, per decoding row, in slot order."""
     prompts: Sequence[int]
     """Lengths of the prompts that follow in the flat row; they fill the next slots."""
     device: torch.device

@@ -17,7 +17,7 @@ from orca2.generation.protocol import StudentFiles
 from orca2.modelling.export import PROMPT_FILE
 
 WANTED_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
-"""Of a hub repository; pickled weights are never fetched."""
+"""Files fetched from a hub repository; pickled weights are never fetched."""
 BLOCK_BYTES, BLOCKS = 65_536, 64
 """What of each large file goes into a fingerprint: evenly spaced blocks, 4 MiB of it; ours. Any training step
 changes every block, and all of a 13B model would take a minute to read."""

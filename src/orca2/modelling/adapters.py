@@ -5,7 +5,7 @@
 
 `peft` puts the layers into the model in place, so that the model stays of its own class and everything else works
 as without. Rows of the embeddings for chat markup that is new to the tokenizer are all alike at first, or have never
-been trained; frozen, they would make the end of a turn as likely as its start for ever. Where there are such rows the
+been trained; frozen, they would make the end of a turn as likely as its start forever. Where there are such rows the
 embeddings train too.
 """
 
@@ -29,7 +29,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """Which layers get adapters, and of what size. One file of `conf/lora/`; rank 0: none."""
+    """The layers that get adapters, and the adapters' size. One file of `conf/lora/`; rank 0: no adapters."""
 
     name: str
     rank: int

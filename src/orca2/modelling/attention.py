@@ -47,7 +47,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Documents:
-    """Where the documents of one row lie; made once per micro-batch and read by every layer."""
+    """Layout of the documents of one row; made once per micro-batch and read by every layer."""
 
     lengths: tuple[int, ...]
     kernel: Kernel

@@ -1,4 +1,4 @@
-"""Which attention kernel a run uses, and why: decided and printed before any weights are read.
+"""Chooses the attention kernel of a run; choice and reason are printed before any weights are read.
 
     request   tried in this order                        where all have an obstacle
     auto      flash3 flash4 flash2 varlen sdpa eager     sdpa needs nothing but uncapped scores, eager nothing
@@ -37,7 +37,7 @@ class AttentionNeeds:
 
     head_dim: int
     dropout: float = 0.0
-    """Of the attention weights, in training."""
+    """Dropout of the attention weights, in training."""
     softcap: bool = False
     """Whether scores are capped."""
 

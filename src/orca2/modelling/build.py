@@ -200,7 +200,7 @@ def _compare_with_shape(spec: ModelSpec, config: PretrainedConfig) -> None:
 
 def _require_no_router_loss(spec: ModelSpec, config: PretrainedConfig) -> None:
     """The loss of a router is a product of means over a whole step: what part of the tokens each expert got, times how
-    likely it was. Made exactly for any cutting into micro-batches and ranks, it takes a second forward pass.
+    likely it was. An exact one, for any cut into micro-batches and ranks, takes a second forward pass.
     """
     if spec.router_loss == "none":
         return
@@ -217,7 +217,7 @@ def _require_no_router_loss(spec: ModelSpec, config: PretrainedConfig) -> None:
 
 
 def _experts(config: PretrainedConfig) -> int:
-    """Of each layer; 2 where the config does not say."""
+    """Experts of each layer; 2 if the config does not say."""
     counts = [getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts")]
     return next((int(count) for count in counts if count is not None), 2)
 

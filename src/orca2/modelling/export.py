@@ -30,7 +30,7 @@ from orca2.rendering import ChatFormat, Renderer
 
 PROMPT_FILE = "prompt.json"
 FILE_BYTES = 5_000_000_000
-"""Of weights in one file of a student that was sharded, what a rank needs in host memory; huggingface_hub's default."""
+"""Weights in one file of a sharded student, which a rank holds in host memory; huggingface_hub's default."""
 
 
 def export_student(
@@ -106,7 +106,7 @@ def require_lasting(tokenizer: PreTrainedTokenizerBase, format: ChatFormat) -> N
 def verify_names(folder: Path) -> None:
     """Compare the tensors stored in `folder` with those that the model class of its config expects; no weight is read.
 
-    What is left to prove of a student whose weights were compared as they were written. Raises `ModelError`.
+    This is all that is left to prove if the weights were compared as they were written. Raises `ModelError`.
     """
     try:
         with torch.device("meta"):

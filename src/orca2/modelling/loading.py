@@ -42,7 +42,7 @@ class DeferredModel:
 
     model: PreTrainedModel
     fills: Mapping[str, Fill]
-    """By the parameter's name in `model`."""
+    """How each parameter is filled, by its name in `model`."""
 
     def materialise(self, root: nn.Module, device: torch.device) -> None:
         """Give the parameters their memory on `device` and their values; `root` holds the model, sharded or not.

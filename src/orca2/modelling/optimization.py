@@ -101,7 +101,7 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.AdamW:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale the gradients to an L2 norm of at most `max_norm`; returns the norm before scaling.
 
-    Of sharded gradients it is the norm of the whole, the same on every rank: a collective call.
+    For sharded gradients it is the norm of the whole, the same on every rank: a collective call.
     A norm that is not finite leaves the gradients as they are: the caller must stop, not step.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]

@@ -33,7 +33,7 @@ class ModelSpec:
     architecture: Mapping[str, Any] | None = None
     """Fields of the Hugging Face config, with `model_type`. `vocab_size` may be left to the tokenizer."""
     shape: Mapping[str, Any] | None = None
-    """With `weights`: the fields of their config that decide sizes, so that a run can be planned before anything
+    """Fields of the config of `weights` that decide sizes, so that a run can be planned before anything
     is downloaded. Compared with the real config before weights are read."""
     tokenizer: str | None = None
     """Hub id or folder. None: the tokenizer beside the weights, or the embedded one for random weights."""

@@ -44,7 +44,7 @@ class StoredTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
     begin: int
-    """Of its first byte in the file."""
+    """Offset of its first byte in the file."""
 
     def read_into(self, rows: Tensor, first: int, block_bytes: int) -> None:
         """Fill `rows` with as many rows of this tensor from number `first`, converting to its dtype and device.

@@ -1,4 +1,4 @@
-"""What a model does to far tokens only, made to happen within a few: checks on short texts would never see it.
+"""Shrinks a model's windows to a few tokens: checks on short texts would never meet the real ones.
 
     sliding_window        each token sees so many, itself included       Mistral, Gemma, Qwen
     attention_chunk_size  a text is cut into chunks that are apart       Llama 4

@@ -13,7 +13,7 @@ class GPU:
 
     name: str
     memory_mib: int | None
-    """As nvidia-smi shows it."""
+    """Memory as nvidia-smi shows it."""
     peak_tflops: float | None
     """Dense bf16 matrix products, 1e12 per second, from the vendor's data sheet."""
     expected_mfu: float

@@ -18,11 +18,11 @@ from orca2.rows.source import MapSource, PreparedSource, Source, SurveyedSource,
 from orca2.strategies import StrategyChoice
 
 BYTES_PER_TOKEN = 3.6
-"""Of English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Only where the tokenizer is not here."""
+"""Ratio for English text in LLaMA-2's vocabulary: the middle of 3.1 to 4.2, ours. Used if the tokenizer is not here."""
 MARKUP_TOKENS = 15
-"""Of a ChatML example: three turns of two control tokens, a role and line breaks."""
+"""Markup of a ChatML example: three turns of two control tokens, a role and line breaks."""
 TYPICAL_TOKENS = 475
-"""Of an example, where only tokens are stated: as of OpenOrca, see conf/source/openorca.yaml."""
+"""Length of an example if only total tokens are stated: OpenOrca's, see conf/source/openorca.yaml."""
 STATED_LABEL_SHARE = 0.5
 """Tokens that carry loss, where nothing is measured; ours. It moves the output layer's part of the arithmetic only."""
 GENERATED = "\n  these rows are generated toy tasks for small students; source=… names your own data"
@@ -120,7 +120,7 @@ def with_validation(stage: StageOutline, source: Source, spec: ValidationSpec, b
 
 
 def _held_out_rows(source: Source, spec: ValidationSpec) -> int:
-    """So many of each source that a mixture is made of."""
+    """Held-out rows of all sources together; `spec` states those of one."""
     if isinstance(source, Mixture):
         return sum(_held_out_rows(member, spec) for member in source.members.values())
     return spec.rows
@@ -140,7 +140,7 @@ def _parts(
     assumptions: Assumptions,
     seed: int,
 ) -> list[tuple[Lengths, int]] | None:
-    """Lengths and rows of each member of a mixture that is elsewhere in part; what is here is counted.
+    """Lengths and rows of each member of a mixture that is elsewhere in part; members that are here are counted.
 
     None for any other source, for a mixture that does not take all of each member, and where a member elsewhere
     states too little.

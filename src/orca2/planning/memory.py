@@ -25,7 +25,7 @@ from orca2.planning.shape import LoraSize, ModelShape
 
 FP32, BF16 = 4, 2
 ADAM_STATES = 2
-"""Of the size of the weights: the running means of gradients and of their squares."""
+"""Tensors of the weights' size: the running means of gradients and of their squares."""
 GATHERED_LAYERS = 2
 """FSDP2 computes with one layer while it gathers the next."""
 NF4 = 0.5 + 8 / (64 * 8)
@@ -41,11 +41,11 @@ class Setting:
     """All that decides memory, beside the shape."""
 
     tokens: int
-    """Of one micro-batch, padding included."""
+    """Tokens of one micro-batch, padding included."""
     label_tokens: int
-    """Of one micro-batch."""
+    """Label tokens of one micro-batch."""
     micro_batches: int
-    """Of one step on one rank."""
+    """Micro-batches of one step on one rank."""
     compute: Literal["fp32", "bf16"]
     master: Literal["fp32", "bf16"]
     """What weights, gradients and optimizer state are kept in."""
@@ -56,9 +56,9 @@ class Setting:
     fused_attention: bool
     """Flash and varlen kernels write their result as the next layer reads it; SDPA's is copied once."""
     on_cuda: bool
-    """The loss is made in larger chunks there."""
+    """Whether the run is on a GPU, where the loss is made in larger chunks."""
     lora: LoraSize | None = None
-    """None: all weights are trained."""
+    """Size of the adapters; None: all weights are trained."""
     quantized: bool = False
     """Whether the layers' frozen matrices have 4 bits."""
 
@@ -167,7 +167,7 @@ def _working(shape: ModelShape, setting: Setting) -> int:
 
 
 def _loss(shape: ModelShape, setting: Setting) -> int:
-    """While the loss is differentiated: a chunk's logits, the gradients of its inputs and of the output layer."""
+    """Bytes while the loss is differentiated: a chunk's logits, gradients of its inputs and of the output layer."""
     elements = min(setting.label_tokens, chunk_rows(shape.vocabulary, setting.on_cuda)) * shape.vocabulary
     half = setting.compute == "bf16"
     cast = BF16 * shape.head_weights if setting.autocast else 0

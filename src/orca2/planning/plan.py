@@ -18,7 +18,7 @@ from orca2.planning.shape import LoraSize, ModelShape
 from orca2.planning.work import StageOutline, StageWork, work_of
 
 LARGEST_CLUSTER = 1024
-"""GPUs; as far as a remedy looks."""
+"""Most GPUs that a remedy names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Assumptions:
     sample_rows: int
     """Rows that are rendered to measure lengths."""
     free_share: float
-    """Of the GPU's memory, for what is not counted; see `planning.memory`."""
+    """Share of the GPU's memory left for what is not counted; see `planning.memory`."""
     utilisation: float
     """Useful tokens as a share of all."""
 
@@ -62,7 +62,7 @@ class Machine:
     usable: int | None
     """Bytes that a plan may fill."""
     operations_per_second: float | None
-    """Expected of one device: its peak times the share that is reached. None: unknown."""
+    """Expected speed of one device: its peak times the share that is reached. None: unknown."""
     ranks: int
     nodes: int
     is_gpu: bool
@@ -86,13 +86,13 @@ class PlanRequest:
     label_share: float
     """Tokens that carry loss, as a share of all."""
     lora: LoraSize | None
-    """None: all weights are trained."""
+    """Size of the adapters; None: all weights are trained."""
     quantized: bool
     with_lora: LoraSize
     """What would be trained if LoRA were switched on."""
 
     def setting(self, ranks: int) -> Setting:
-        """For one of `ranks`."""
+        """The setting of one of `ranks`."""
         own = max(1, self.packs_per_step // ranks)
         packs = StepShape(packs_per_step=own, packs_per_micro_batch=self.packs_per_micro_batch).micro_batch
         tokens = self.pack_tokens * packs

@@ -18,7 +18,7 @@ class LoraSize:
     matrices: int
     """The small matrices beside the frozen ones."""
     embeddings: int = 0
-    """Of the model itself, output layer included; 0: they are frozen."""
+    """Embeddings of the model itself, output layer included; 0: they are frozen."""
 
     @property
     def trained(self) -> int:
@@ -42,9 +42,9 @@ class ModelShape:
     head_norms: bool
     """Whether queries and keys are normalised head by head, as Qwen3's."""
     layer_parameters: int
-    """Of one layer."""
+    """Parameters of one layer."""
     root_parameters: int
-    """Outside of the layers: embeddings, last norm, output layer; a tied weight counts once."""
+    """Parameters outside of the layers: embeddings, last norm, output layer; a tied weight counts once."""
     layer_matrices: dict[str, tuple[int, int]]
     """The linear layers of one layer by their last name: (width out, width in)."""
 

@@ -14,12 +14,12 @@ from orca2.planning.shape import LoraSize, ModelShape
 PAPER_GPUS = 32
 """A100 of 80 GB (arXiv 2311.11045, section 4.2)."""
 PAPER_HOURS = {"flan": 17, "chatgpt": 40, "gpt4": 23}
-"""Of its three stages, about, for 13B (the same section), by their names in `conf/stage/`; not reported for 7B."""
+"""Approximate hours of the paper's stages for 13B (same section), by name in `conf/stage/`; not reported for 7B."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Of rendered examples, in tokens."""
+    """Lengths of rendered examples, in tokens."""
 
     mean: float
     mean_square: float
@@ -27,7 +27,7 @@ class Lengths:
     label_share: float
     """Tokens that carry loss, as a share of all."""
     origin: str
-    """Where the numbers come from, in words."""
+    """Origin of the numbers, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class StageOutline:
     """Passes over them."""
     lengths: Lengths
     tokens_per_step: int
-    """Of all packs of an optimizer step, padding included."""
+    """Tokens of all packs of an optimizer step, padding included."""
     validation_rows: int = 0
     """Rows that are measured and not trained on."""
     validation_every_steps: int = 1
@@ -61,7 +61,7 @@ class StageWork:
     operations: float
     """Floating-point operations of the model, all ranks."""
     hours: float | None
-    """None where the speed of the GPU is not known."""
+    """Hours of the stage; None if the speed of the GPU is not known."""
     origin: str
     paper_hours: float | None
     """What the paper reports of this stage for 13B on `PAPER_GPUS` A100; None for other stages."""

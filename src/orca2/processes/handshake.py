@@ -4,7 +4,7 @@ them, or with `processes=N` the first one starts the others, with torchrun's var
     first    open_call ──▶ answers its share ──▶ everyone_answered ──▶ merges, DONE
     others   answer theirs ──▶ answer_call, with the word of the call that they find, until it is over
 
-Every launch calls with a word of its own, so what a killed one left behind is nobody's answer.
+Every launch calls with a word of its own, so files that a killed launch left behind do not count as answers.
 """
 
 import os
@@ -83,7 +83,7 @@ def everyone_answered(folder: Path, word: str, count: int) -> bool:
 
 
 def answer_call(folder: Path, index: int, over: Callable[[], bool]) -> Callable[[], bool]:
-    """For `wait_until`: answers each new call, the last of which is this launch's, and says whether it is `over()`."""
+    """A `ready` for `wait_until` that answers each new call, the last of them this launch's, until it is `over()`."""
     answered = ""
 
     def ready() -> bool:

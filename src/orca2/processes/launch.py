@@ -105,7 +105,7 @@ def _read(error_file: str) -> tuple[int, str] | None:
 
 
 def _quiet_agent() -> None:
-    """The agent's tables and warnings; what failed is said by us, in one message."""
+    """The agent's tables and warnings; we say what failed, in one message."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -197,7 +197,7 @@ def _stopping_on_sigterm() -> Iterator[None]:
 
 
 def _code_of_rank(code: object) -> Any:
-    """The exit code of a rank after a stop. Of srun's tasks, one ends with STOPPED, and last.
+    """The exit code of a rank after a stop. Only one of srun's tasks ends with STOPPED, and it ends last.
 
     srun kills the others as soon as one ends with a code that is not 0, and then returns the code of the killed ones.
     """

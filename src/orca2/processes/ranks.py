@@ -23,9 +23,9 @@ from orca2.errors import ConfigError, RankError
 Value = TypeVar("Value")
 
 STEP_TIMEOUT = timedelta(minutes=30)
-"""For an exchange of tensors within a step: a rank that has not come by then is lost."""
+"""Time limit of an exchange of tensors within a step: a rank that has not come by then is lost."""
 WORK_TIMEOUT = timedelta(hours=12)
-"""For waiting until one rank has prepared the data or written the student."""
+"""Time limit for one rank to prepare the data or write the student."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ def everyone(value: Value) -> list[Value]:
 def from_first(work: Callable[[], Value]) -> Value:
     """What `work` returns on rank 0, on every rank; the others wait for it.
 
-    What rank 0 raises is raised there. The others raise RankError after an error, and the same SystemExit after a stop.
+    An exception of rank 0 is raised there. The others raise RankError after an error, the same SystemExit after a stop.
     """
     if _control is None:
         return work()

@@ -11,7 +11,7 @@ ids agree with `apply_chat_template`, except where a text spells a control token
 The answer's ids are what the tokenizer makes of `assistant\n{answer}`, less those of `assistant\n`. So a
 prompt is a prefix of its example, and a tokenizer that begins each text with a blank adds none to the answer.
 Where a tokenizer would fuse the answer's first line break with that of `assistant\n`, the answer is tokenized
-alone: the prompt could not be a prefix otherwise, and is none of a template's ids.
+alone: the prompt could not be a prefix otherwise, and its ids are not a template's.
 """
 
 from collections.abc import Mapping, Sequence

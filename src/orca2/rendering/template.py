@@ -37,7 +37,7 @@ class TemplateFormat:
 
     name: str
     template: str | None
-    """None: the tokenizer's own."""
+    """The Jinja template; None: the tokenizer's own."""
     empty_system: Literal["omit", "keep"]
     """What an empty system message becomes: no message, or one without text. Many templates write a message of
     their own where there is none."""
@@ -48,11 +48,11 @@ class TemplateFormat:
 
 
 class TemplateRenderer:
-    """As `Renderer`, for prompts of a foreign chat format.
+    """Does what `Renderer` does for prompts of a foreign chat format.
 
     A template is a program that came with the weights: it runs in jinja's sandbox, which takes away all but text and
-    bounds each range, but not the time. One that was made to loop for hours holds its own user's start up, at the
-    checks below, and nothing was begun; Ctrl-C ends a loop of the template, but not one large power of numbers.
+    bounds each range, but not the time. One that was made to loop for hours only delays its own user's start,
+    at the checks below, before any work; Ctrl-C ends a loop of the template, but not one large power of numbers.
 
     Raises:
         ModelError: there is no template, it does not take a user's turn, it gives other ids than this renderer
@@ -192,7 +192,7 @@ class TemplateRenderer:
             except ModelError:
                 if messages is plain or not messages or messages[0]["role"] != SYSTEM:
                     raise
-                continue  # no system messages: whoever gives one is told then
+                continue  # no system messages: a user who gives one is told then
             return trims | {message["role"]: f" <<content {i}>> " not in text for i, message in enumerate(messages)}
         raise AssertionError("the second try returns or raises")
 

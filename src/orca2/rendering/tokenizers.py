@@ -1,5 +1,6 @@
 """Tokenizers: prepared for a chat format, identified by a hash, and trained for the embedded tiny student."""
 
+import functools
 import hashlib
 import json
 import os
@@ -97,13 +98,18 @@ def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 def content_backend(
     tokenizer: PreTrainedTokenizerBase, opening: bool = False, plain: Collection[str] = ()
 ) -> Tokenizer:
-    """A private copy of the backend that reads every text as plain text in the middle of a conversation, or at its
-    opening. Added tokens that are not special, such as Qwen3's `</think>`, are read in texts, but for those in `plain`.
+    """A copy of the backend that reads every text as plain text in the middle of a conversation, or at its opening.
+    Added tokens that are not special, such as Qwen3's `</think>`, are read in texts, but for those in `plain`.
 
-    Private, because transformers resets padding, truncation and `encode_special_tokens` on the shared one
-    in each call.
+    A copy, because transformers resets padding, truncation and `encode_special_tokens` on its own one in each call.
+    Equal tokenizers share it: making one of a quarter of a million tokens takes seconds.
     """
-    state = json.loads(backend_of(tokenizer).to_str())
+    return _content_backend(backend_of(tokenizer).to_str(), opening, frozenset(plain))
+
+
+@functools.lru_cache(maxsize=8)
+def _content_backend(stored: str, opening: bool, plain: frozenset[str]) -> Tokenizer:
+    state = json.loads(stored)
     state["padding"] = state["truncation"] = state["post_processor"] = None
     if not opening:
         # After a control token no text is the first piece of the string.
@@ -122,7 +128,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     Left out: what is set per call (padding, truncation), and the post-processor, which the renderer does
     not use.
     """
-    state = json.loads(backend_of(tokenizer).to_str())
+    return _hash_of(backend_of(tokenizer).to_str())
+
+
+@functools.lru_cache(maxsize=8)
+def _hash_of(stored: str) -> str:
+    state = json.loads(stored)
     for key in ("version", "padding", "truncation", "post_processor"):
         del state[key]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

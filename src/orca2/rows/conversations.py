@@ -41,7 +41,7 @@ _TRACES = ("reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = frozenset(("role", "from", "content", "value", *_CALLS, *_WEIGHTS, *_TRACES))
 _BETWEEN_PARTS = "\n"
-"""As vLLM joins the text parts of a message for templates that want one text."""
+"""Separator with which vLLM joins the text parts of a message for templates that want one text."""
 _BETWEEN_TURNS = "\n\n"
 
 
@@ -49,7 +49,7 @@ class Said(NamedTuple):
     """One stored turn."""
 
     number: int
-    """From 1."""
+    """Number of the turn, from 1."""
     role: str
     text: str
     reasoning: str = ""
@@ -63,7 +63,7 @@ class StoredConversation:
 
     system: str
     turns: tuple[Turn, ...]
-    """At least one; the answer of the last one bears loss."""
+    """At least one turn; the answer of the last one bears loss."""
     reasoning: str
     """The trace of the last answer."""
     notes: list[Note] = field(default_factory=list)

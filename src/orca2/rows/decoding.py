@@ -4,7 +4,7 @@
                   {"user": 2+2},              (2, None, "not JSON: Expecting ',' delimiter at character 10")
                   ...]
 
-However large a file, a row or what a `.gz` unpacks to: no more than one row of `MAX_ROW_BYTES` is held. Only Parquet
+At most one row of `MAX_ROW_BYTES` is held, however large a file, a row or an unpacked `.gz` is. Only Parquet
 has to decode 64 rows before it can measure them.
 """
 
@@ -34,7 +34,7 @@ _OUTSIDE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
 _INSIDE = re.compile(rb'["\\]')
 
 Record = tuple[int, str | None, str | None]
-"""(number from 1, JSON text of the row or None, why there is none)."""
+"""(number from 1, JSON text of the row or None, why there is no text)."""
 
 Unit = Literal["line", "item", "row"]
 """What the numbers count: lines as an editor shows them, items of a JSON array, or rows of a table."""
@@ -56,7 +56,7 @@ def decode(path: Path) -> Decoded:
 
 
 def json_row(raw: bytes, *, whole: bool = True) -> tuple[str | None, str | None]:
-    """The text of one JSON object, or why it is none; not `whole` where the file ended inside it."""
+    """The text of one JSON object, or why it is not one; not `whole` if the file ended inside it."""
     if b"\0" in raw:
         return None, f"NUL byte at byte {raw.index(0)} of the row"
     try:

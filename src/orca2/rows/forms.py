@@ -359,7 +359,7 @@ def _guarded(flatten: Flatten) -> Flatten:
     def rows(raw: Iterable[Row]) -> Iterator[Row]:
         for row in raw:
             try:
-                # As a list: of a row that is broken at its end, nothing is asked.
+                # A list, so that a row which is broken at its end asks nothing.
                 yield from [row] if "broken" in row else list(flatten([row]))
             except BROKEN as error:
                 yield {"broken": f"not in its data set's form: {type(error).__name__} {error}"}

@@ -55,7 +55,7 @@ class HubSource:
         _ = self._parser
 
     def unpinned(self) -> list[str]:
-        """Why this is not one data set for ever, if it is not."""
+        """Reasons why the data set could change; none if it cannot."""
         return _unpinned(self)
 
     @property
@@ -131,7 +131,7 @@ class HubStream:
             )
 
     def unpinned(self) -> list[str]:
-        """Why this is not one data set for ever, if it is not."""
+        """Reasons why the data set could change; none if it cannot."""
         return _unpinned(self)
 
     @property

@@ -29,7 +29,7 @@ from orca2.files import fresh
 from orca2.rows.decoding import Decoded, Record, Unit, decode
 
 PARSER_VERSION = 2
-"""To be raised when the same file would give other rows."""
+"""Version of the parser; raise it when the same file would give other rows."""
 BATCH_ROWS = 1024
 BATCH_BYTES = 2**26
 """A batch is written when it has so many rows or bytes."""
@@ -41,7 +41,7 @@ class StoredRow(NamedTuple):
     """One row of a cache."""
 
     line: int
-    """From 1, in the unit of the file."""
+    """Number of the row from 1, in the unit of the file."""
     row: dict[str, Any] | None
     error: str | None
 

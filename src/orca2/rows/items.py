@@ -38,7 +38,7 @@ class TaskItem:
 
     Raises:
         DataError: a text that UTF-8 cannot hold, no text for the user, an unknown kind, or a choice whose gold
-            answer is none of its options.
+            answer is not one of its options.
     """
 
     id: str
@@ -56,7 +56,7 @@ class TaskItem:
     preamble: int = 0
     """Characters at the start of `user` that every row of the task shares, as a task's definition."""
     options: tuple[Option, ...] = ()
-    """Of a `choice`; gold answers are their labels."""
+    """Options of a `choice`; gold answers are their labels."""
     suggested: str | None = None
     """The task's own strategy, where its source knows one."""
     offered: tuple[str, ...] | None = None

@@ -85,7 +85,7 @@ class RowParser:
         return [self.columns[key] for key in _LABELS if key in self.columns]
 
     def labels(self, row: Mapping[str, Any]) -> Labels:
-        """Raises DataError where a column is missing or no text."""
+        """Raises DataError where a column is missing or is not a text."""
         task = self.source if self.layout != "gsm8k" else "gsm8k"
         known: dict[str, str | None] = {"task": task, "strategy": UNLABELLED, "suggested": None, **self.constants}
         for key in _LABELS:
@@ -108,7 +108,7 @@ class RowParser:
         return Survey(kept, left_out)
 
     def survey_all(self, size: int, choice: StrategyChoice) -> Survey:
-        """As `survey` for rows that have no label columns: all of them are alike."""
+        """Do what `survey` does for rows without label columns: all of them are alike."""
         one = self.survey([{}], choice)
         return Survey(size) if one.kept else Survey(0, Counter(dict.fromkeys(one.left_out, size)))
 

@@ -35,7 +35,7 @@ class FileSource:
     repeated_turns: RepeatedTurns = "join"
     """Several turns in a row of one speaker: joined by a blank line, or the row is rejected."""
     cache_dir: str | None = None
-    """Where imported files are kept; None: `$XDG_CACHE_HOME/orca2`, or `~/.cache/orca2`."""
+    """Folder of imported files; None: `$XDG_CACHE_HOME/orca2`, or `~/.cache/orca2`."""
 
     def __post_init__(self) -> None:
         _ = self._parser
@@ -47,7 +47,7 @@ class FileSource:
 
     @property
     def digest(self) -> str:
-        """Of the rows as they are stored, whatever the file's name and time."""
+        """Digest of the stored rows; the file's name and time do not change it."""
         return self._rows.digest
 
     def prepare(self) -> None:

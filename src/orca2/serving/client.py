@@ -14,9 +14,9 @@ from orca2.serving.refusals import Speaker, read_error, redacted, room_left
 from orca2.serving.wire import TOKEN_LIMIT_FIELDS, TokenLimitField, read_reply
 
 CONNECT_SECONDS = 10.0
-"""For opening a connection; ours."""
+"""Time limit for opening a connection; ours."""
 POOL_CONNECTIONS = 16
-"""Of one client. The HTTP library's pool looks at each of its connections twice a request, so one of 256
+"""Connections of one client. The HTTP library's pool looks at each of its connections twice a request, so one of 256
 takes longer than all the rest (measured: 4.4 ms of processor time a request, 2.0 ms with pools of 16)."""
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """Errors of the HTTP library before a request is on its way, so that it cannot have been billed. By name,
@@ -30,7 +30,7 @@ Call = Callable[[dict[str, Any]], Awaitable[Outcome]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where a server is and how it is spoken to.
+    """Address of a server, and how it is spoken to.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -39,9 +39,9 @@ class Server:
     group: str
     """The config group of its settings: `teacher` or `backend`."""
     base_url: str
-    """Up to and including `/v1`."""
+    """The address, up to and including `/v1`."""
     timeout_s: float
-    """For one whole answer. Generous: an answer that comes too late may have been billed."""
+    """Time limit of one whole answer. It is generous: an answer that comes too late may have been billed."""
     token_limit_field: TokenLimitField
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class Server:
             yield call
 
     async def _fitted(self, client: Any, speaker: Speaker, body: dict[str, Any]) -> Outcome:
-        """The call, and again with the room that is left where the prompt fits and its longest answer does not."""
+        """Make the call, and again with the room that is left if the prompt fits but its longest answer does not."""
         limit = int(body[self.token_limit_field])
         while True:
             outcome = await self._once(client, speaker, body | {self.token_limit_field: limit})
@@ -96,7 +96,7 @@ class Server:
         import openai
 
         try:
-            # The library's own limit is for each read, so a server that drips could hold a call for ever.
+            # The library's own limit is for each read, so a server that drips could hold a call forever.
             async with asyncio.timeout(self.timeout_s):
                 # The generic call: `chat.completions.create` takes a third longer, to check types.
                 completion = await client.post("/chat/completions", cast_to=object, body=body)

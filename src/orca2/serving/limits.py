@@ -96,7 +96,7 @@ class Gate:
 
     @property
     def under_way(self) -> int:
-        """Calls that are."""
+        """Calls that are under way now."""
         return self._under_way
 
     @asynccontextmanager

@@ -104,7 +104,7 @@ class Unusable:
     """No call can succeed: a wrong key, no money, no such model, a setting that the model does not take."""
 
     reason: str
-    """With what to change, where the server's error tells."""
+    """The reason, with what to change if the server's error tells."""
 
 
 Outcome = Reply | Failure | Trouble | Unusable

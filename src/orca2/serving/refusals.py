@@ -57,10 +57,10 @@ _MOST = re.compile(r"supports at most (\d+) completion tokens")
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Whose server it is, for messages."""
+    """The server and its settings, as messages name them."""
 
     name: str
-    """Such as `teacher=openai`."""
+    """The config's choice, such as `teacher=openai`."""
     settings: str
     """The config group of its settings: `teacher` or `backend`."""
     secret: str = ""

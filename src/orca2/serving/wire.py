@@ -29,7 +29,7 @@ FINISH_REASONS: Mapping[str, ReplyEnd] = {
 """Servers' words, in lower case -> what they mean. Any other, such as `abort` or `error`, is trouble."""
 
 MOST_TOKENS = 10**9
-"""Of one answer; no context is as long, so a server that says more does not count."""
+"""Most tokens of one answer; no context is as long, so a larger count from a server is ignored."""
 
 
 def api_key(variable: str | None, speaker: str, group: str) -> str:

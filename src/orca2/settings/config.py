@@ -34,7 +34,7 @@ for _root in SCHEMAS:
     ConfigStore.instance().store(name=f"{_root}_schema", node=SCHEMAS[_root])
 
 PACKS_PER_STEP = 2
-"""Ours, for `tiny`; more where there are more ranks."""
+"""Ours, for `tiny`; more ranks take more packs."""
 
 
 def compose_config(root: str, overrides: Sequence[str] = (), folder: Path | None = None) -> DictConfig:
@@ -58,7 +58,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def storable(cfg: DictConfig, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """As `plain`, but what comes from the environment stays `${oc.env:NAME}`: it may be a secret.
+    """Do what `plain` does, but values from the environment stay `${oc.env:NAME}`: they may be secrets.
 
     A trainer's precision is stored as what it is here: `auto` on another machine may be another computation.
     `leave_out`: root keys that change nothing in what is stored. What a plan may leave out stays missing.

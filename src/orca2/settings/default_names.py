@@ -6,7 +6,7 @@
     source=jsonl source.path=/data/a/train.jsonl        tiny-jsonl-train-a79c27-mixed-cautious
     source=synthesized source.path=synthesized/mine     tiny-synthesized-mine-mixed-cautious
 
-Whatever shares a folder nevertheless is refused there, with the keys that differ.
+If two runs share a folder nevertheless, the second is refused there, with the keys that differ.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def _words(path: object) -> list[str]:
     """The parts of a path without the ends of its file, as a folder name can hold them, cut from the left.
 
     Names are published, with W&B and in model cards, so an absolute path's folder, which is a machine's or a person's,
-    is told apart by a digest behind the last part. Of what is not known yet, or comes from the environment, there are
+    is told apart by a digest behind the last part. Values that are not known yet, or come from the environment, give
     no words.
     """
     if not path or {"?", "$"} & set(str(path)):

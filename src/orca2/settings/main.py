@@ -32,10 +32,10 @@ OTHER_CONFIG = ("config_name", "config_path", "config_dir")
 def run_main(root: str, function: Callable[[DictConfig], float | None], sweep_metrics: tuple[str, ...] = ()) -> None:
     """Run `function` on the config that the command line asks for; every Hydra flag works.
 
-    What it returns is what an optimizing sweeper sees. Where `sweep_metrics` names entries of `results.json`, a
+    An optimizing sweeper sees the value that it returns. Where `sweep_metrics` names entries of `results.json`, a
     sweep runs each job in a process of its own (`sweeps.py`) and ends with a table of them, the first one by seed.
 
-    What a user can mend ends the program with one clean message and exit code 2: before any job
+    A mistake of the user ends the program with one clean message and exit code 2: before any job
     starts if a check can see it. A sweep with failed jobs ends with exit code 1, after all others.
     """
     script = Path(inspect.getfile(function)).resolve()

@@ -1,6 +1,6 @@
 """The keys that each root config may have, one dataclass for each file `conf/<root>.yaml`.
 
-The values stand in the YAML; here stand names and types, so that a key nobody knows is refused.
+The YAML holds the values, this file names and types, so that an unknown key is refused.
 Nodes of groups are Any: their own `_target_` names the class, and its signature is what they are held to.
 """
 

@@ -40,7 +40,7 @@ class Figures:
 
     mean: float | None
     spread: float | None
-    """Sample standard deviation; of a single seed nothing can be said."""
+    """Sample standard deviation; a single seed has none."""
     n: int
 
 

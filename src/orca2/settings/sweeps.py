@@ -41,7 +41,7 @@ LONGEST_NAME = 100
 """Characters; file systems allow 255 in a name, and W&B cuts at 128."""
 
 LAUNCHERS_SIGNAL = signal.SIGUSR2
-"""By which SLURM tells submitit that a job has to stop soon (`hydra.launcher.signal_delay_s`)."""
+"""Signal with which SLURM tells submitit that a job has to stop soon (`hydra.launcher.signal_delay_s`)."""
 
 JobState = Literal["running", "done", "failed", "stopped"]
 
@@ -71,15 +71,15 @@ class JobRecord:
 
     name: str
     number: int
-    """In the order of the sweep, from 0."""
+    """Number of the job in the order of the sweep, from 0."""
     values: Mapping[str, str]
-    """Of the swept keys."""
+    """Values of the swept keys."""
     state: JobState
     invocation: str
     pid: int | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Those of the sweep that the job's results have."""
+    """Metrics of the sweep that the job's results have."""
     reason: str = ""
     """Why it failed: the signal, or the last line that it printed."""
 
@@ -94,7 +94,7 @@ class SweepStopped(KeyboardInterrupt):
 def job_name(values: Mapping[str, str]) -> str:
     """A folder name that tells the values: `erasing-keep_seed-3`. The same for the same values, always.
 
-    What a folder name cannot hold is left out, and then a hash of the value tells such names apart.
+    Signs that a folder name cannot hold are left out, and a hash of the value then tells such names apart.
     """
     last = [key.rpartition(".")[2] for key in values]
     parts = []
@@ -113,7 +113,7 @@ def grid_name(fixed: Mapping[str, str], swept: Sequence[str]) -> str:
 def run_job(
     sweep: Sweep, number: int, values: Mapping[str, str], overrides: Sequence[str], config: Mapping[str, Any]
 ) -> float:
-    """Run one job to its end, unless it is done; returns its first metric, NaN where there is none.
+    """Run one job to its end, unless it is done; returns its first metric, NaN if it has none.
 
     `overrides` are the whole command line of the job; `config` is what they compose to. The job's failure is
     recorded, not raised. Raises SweepStopped once the job has ended after SIGINT or SIGTERM.
@@ -168,7 +168,7 @@ def _attempt(sweep: Sweep, record: JobRecord, run: RunDirectory, overrides: Sequ
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"},  # the log is for who mends it
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"},  # the log is for debugging
             start_new_session=True,
         )
         record = replace(record, pid=process.pid)

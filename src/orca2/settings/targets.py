@@ -36,7 +36,7 @@ def closest(name: str, choices: Collection[str]) -> str:
 
 
 def nearest(name: str, choices: Collection[str]) -> str:
-    """As `closest`, but where no name is near the hint lists all of them."""
+    """The hint of `closest`, or a list of all names where none is near."""
     return closest(name, choices) or (f"; known: {', '.join(sorted(choices))}" if choices else "")
 
 

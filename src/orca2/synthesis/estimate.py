@@ -39,11 +39,11 @@ class Estimate:
     """Most answers per item."""
 
     def usd(self, price: Price | None, worst: bool = False) -> float | None:
-        """None where the price is not known."""
+        """The price of the requests; None if the teacher's price is not known."""
         return None if price is None else price.usd(self.worst if worst else self.expected)
 
     def hours(self, limits: Limits) -> float | None:
-        """The least that the rate limits allow; None where there is none."""
+        """The least time that the rate limits allow; None without limits."""
         minutes = [
             amount / per_minute
             for amount, per_minute in (
@@ -55,7 +55,7 @@ class Estimate:
         return max(minutes) / 60 if minutes else None
 
     def lines(self, teacher: Teacher, what: str = "items") -> list[str]:
-        """For people; `what` was counted as items."""
+        """The estimate in words; `what` was counted as items."""
         usd, most = self.usd(teacher.price), self.usd(teacher.price, worst=True)
         hours = self.hours(teacher.limits)
         expected, worst = _tokens(self.expected), _tokens(self.worst)
@@ -90,7 +90,7 @@ def estimate(
         items += 1
         calls = CALLS[one.instruction.calls]
         if cache.get(request) is not None:
-            # Of a plan of several calls the first stands for all: the later ones depend on its answer.
+            # The first call of a plan stands for all of its calls: the later ones depend on its answer.
             cached += calls
             continue
         requests += calls

@@ -87,7 +87,7 @@ def write_selection(
 
 
 def outcome_path(folder: Path, name: str) -> Path:
-    """Where the config of a selection lies."""
+    """Path of the config of a selection."""
     return folder / FOLDER / f"{name}.yaml"
 
 

@@ -49,7 +49,7 @@ class InstructionSource(Protocol):
     def name(self) -> str: ...
 
     def instruct(self, item: TaskItem, choice: StrategyChoice) -> Instruction | None:
-        """None where `choice` has no strategy for this task: the row is left out and counted."""
+        """The row's instruction; None if `choice` has no strategy for this task: the row is left out and counted."""
         ...
 
 
@@ -179,7 +179,7 @@ class ExplanationTuning:
 
     def instruct(self, item: TaskItem, choice: StrategyChoice) -> Instruction | None:
         if item.offered is not None:
-            return None  # its teacher knows certain strategies only, and these messages are none of them
+            return None  # its teacher knows certain strategies only, and these messages are not among them
         weights = self.weights.get(item.collection, self.weights["default"])
         open_to = {
             key: weight

@@ -61,7 +61,7 @@ class MeasuredStrategy:
     name: str
     members: Mapping[str, Strategy]
     default: str
-    """For tasks that cannot be measured, because no rule can check their answers, and whose kind suggests none."""
+    """Strategy of tasks that cannot be measured, as no rule checks their answers, and whose kind suggests none."""
     by: Literal["task", "category"]
     """What shares a strategy: `task` for few large tasks, `category` for many small ones."""
     ask_teacher: bool

@@ -174,7 +174,7 @@ def finish(
 def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
     """Print what this rank's requests will take, before anything is sent. Cleaning may still leave items out.
 
-    Of strategies that are still to be measured: the probes at most, and the rest as if no task had been measured.
+    Strategies still to be measured count with all their probes, and the rest as if no task had been measured.
     """
     console.print("estimating: every item is read once, nothing is sent", highlight=False)
     counts = Counter[str]()
@@ -194,7 +194,7 @@ def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
 def asked_items(
     job: SynthesisJob, spill: Spill | None, counts: Counter[str], cleaning: OpenCleaning | None
 ) -> Iterator[AskedItem]:
-    """This rank's items with their instructions. What is not asked goes to `spill`; counts rows read and left out.
+    """This rank's items with their instructions. Items that are not asked go to `spill`; counts rows read and left out.
 
     Cleaning meets the items of all ranks, because it remembers them.
 

@@ -4,7 +4,7 @@
     a cache                            every call of the accounts that were opened in it
     <out_dir>/spending/<account>.json  what an account had taken when its last process ended
 
-One cache knows all. Processes with caches of their own know each other by the files.
+A shared cache holds all calls. Processes with caches of their own learn of each other from the files.
 """
 
 import json
@@ -29,13 +29,13 @@ class DataSetAccounts:
     """The accounts of one data set as this process sees them.
 
     Raises:
-        DataError: a file that is none of an account.
+        DataError: a file that does not hold an account.
     """
 
     cache: Cache
     data_set: str
     folder: Path
-    """Of the files."""
+    """Folder of the files."""
 
     def run(self, account: str) -> str:
         """The account's name in a cache."""
@@ -68,7 +68,7 @@ class DataSetAccounts:
     def left(self, budget: Budget, account: str, peers: Sequence[str]) -> Budget:
         """What `account` may take, by its run in this cache, while its peers work, too; `account` is one of them.
 
-        What all others have taken is off, and the rest is dealt out evenly; who has taken more than that keeps it.
+        The spending of all but the peers is subtracted, and the rest dealt out evenly; a peer that took more keeps it.
         So no process has to know what its peers spend while they are at work. Raises BudgetStop where nothing is left.
         """
         taken = self.taken()

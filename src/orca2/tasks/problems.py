@@ -27,7 +27,7 @@ State = TypeVar("State")
 
 
 def split_of(question: str) -> ProblemSplit:
-    """The split that a question belongs to for ever."""
+    """The split that a question always belongs to."""
     return "held_out" if hash64(question) % HELD_OUT_SHARE == 0 else "train"
 
 

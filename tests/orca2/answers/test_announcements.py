@@ -127,7 +127,7 @@ def test_every_value_under_every_form(kind: str, value: str, right: str | None, 
 @pytest.mark.parametrize("form", LINES)
 @pytest.mark.parametrize(("kind", "value", "right"), [row for row in VALUES if "\n" not in row[1]])
 def test_every_line_under_every_form(kind: str, value: str, right: str | None, form: str) -> None:
-    """As above, for forms that hold one line."""
+    """A value was read under some forms of one line, and not under others."""
     check(kind, form.format(value), right)
 
 

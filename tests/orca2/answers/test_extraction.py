@@ -314,7 +314,7 @@ def test_span_is_read(text: str, value: tuple[str, ...]) -> None:
 
 
 def test_phrase_after_a_marker_is_no_conflict() -> None:
-    """Where the marker's own value began with "The answer is", it differed from the phrase's."""
+    """A marker's own value that began with "The answer is" differed from the phrase's."""
     assert extract("Answer: The answer is apple pear zebra", WORDS).value == ("apple", "pear", "zebra")
     assert extract("Answer: The missing word is signs.", WORD).value == ("signs",)
     assert extract("Answer: B\nAnswer: The answer is C", FOUR).rule == "conflict"

@@ -63,11 +63,11 @@ SHAPES = ("{}", "Answer: 1{}", "The answer is A {}", "{}\nAnswer: B", "Answer: 1
 LONG = 100_000
 """Characters."""
 FACTOR = 16
-"""Of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
+"""Most growth of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
 UNIT = 0.01
 """Seconds; what is faster than that is too fast to be compared."""
 ROUNDS = 8
-"""Of which the fastest count: on a machine with other work, any single measurement may be several times too long."""
+"""Measurements per text; the fastest counts, because other work on the machine may slow any single one severalfold."""
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
@@ -99,7 +99,7 @@ def test_loops_are_read_in_linear_time(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 def test_readers_take_linear_time(kind: str) -> None:
-    """As above, for everything that a pattern knows."""
+    """Any marker, phrase or separator that a pattern knows, repeated, could take quadratic time."""
     for piece in PIECES:
         for shape in SHAPES:
             assert_linear(lambda text: extract(text, READERS[kind]), piece, shape)
@@ -173,7 +173,7 @@ def test_no_text_ends_a_reader(text: str) -> None:
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TEXTS)
 def test_none_of_many_texts_ends_a_reader(text: str) -> None:
-    """As above."""
+    """A rare text could raise from within a pattern, or give a value without its place."""
     read_all(text)
 
 

@@ -151,7 +151,7 @@ def test_failures_have_kinds(tmp_path: Path, word: str, kind: str, calls_again: 
 
 
 def test_exhausted_is_asked_anew_by_the_next_run(tmp_path: Path) -> None:
-    """Fails if a server that was down for a while leaves its rows failed for ever."""
+    """Fails if a server that was down for a while leaves its rows failed forever."""
     with serving(Faults(error=1.0)) as server:
         teacher = http_teacher(server.url)
         results, _ = collect(teacher, tmp_path / "c.sqlite", requests(teacher, 2), retry=replace(QUICK, attempts=3))

@@ -108,7 +108,7 @@ def test_frozen_weights_are_not_saved() -> None:
 
 
 def test_nothing_on_disk_is_a_pickle(saved: Any) -> None:
-    """A pickle runs code of whoever wrote it."""
+    """A pickle runs the code of its author."""
     saver, wanted = saved
     newest = checkpoints_in(saver.folder)[-1]
     assert sorted(path.name for path in newest.iterdir()) == [
@@ -120,7 +120,7 @@ def test_nothing_on_disk_is_a_pickle(saved: Any) -> None:
 
 
 def test_an_empty_folder_starts_anew(tmp_path: Path) -> None:
-    """The first run of all has no checkpoint, and that is no error."""
+    """The first run of all has no checkpoint, and that is not an error."""
     assert Saver(tmp_path / "none", "mine").load_newest(Training().tensors) == (None, [])
 
 
@@ -301,7 +301,7 @@ def test_an_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(saved: Any) -> None:
-    """Else every kill costs the size of a checkpoint for ever."""
+    """Otherwise every kill costs the size of a checkpoint forever."""
     saver, _ = saved
     unfinished = saver.folder / "step-00000003.tmp"
     unfinished.mkdir()
@@ -313,7 +313,7 @@ def test_what_a_killed_process_left_is_removed(saved: Any) -> None:
 
 
 def test_a_refused_one_is_replaced_when_the_run_comes_there_again(saved: Any) -> None:
-    """And does not count among those kept, which must all be good."""
+    """A refused checkpoint must not count among those kept, which must all be good."""
     saver, _ = saved
     flip_a_bit(checkpoints_in(saver.folder)[-1])
     training = Training(seed=5)

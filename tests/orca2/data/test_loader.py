@@ -56,14 +56,14 @@ def test_steps_are_the_same_for_any_ranks_and_workers(make_loader, random_length
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_ranks_that_see_every_lane_end_together(make_loader, random_lengths, lanes):
-    """A rank with one step more waits for the others for ever."""
+    """A rank with one step more waits for the others forever."""
     ranks = steps_of_ranks(make_loader, random_lengths(90, 32), 3, packs_per_step=6, lanes=lanes)
     shapes = [[len(step.micro_batches) for step in steps] for steps in ranks]
     assert shapes[0] == shapes[1] == shapes[2]
 
 
 def test_ranks_that_share_lanes_end_together(make_loader, lengths_source):
-    """Lanes run dry at different times; a rank that stops alone leaves the others waiting for ever."""
+    """Lanes run dry at different times; a rank that stops alone leaves the others waiting forever."""
     source = lengths_source(tuple([30, 3] * 32))
     assert len({len(steps) for steps in steps_of_ranks(make_loader, source, 2, lanes=2, packs_per_step=2)}) == 2
     barrier = threading.Barrier(2, timeout=20)
@@ -181,7 +181,7 @@ def test_changed_data_is_refused(make_loader, lengths_source, length, now):
 
 
 def test_states_of_different_steps_do_not_merge(make_loader, random_lengths):
-    """Two ranks at different steps are no position at all."""
+    """Two ranks at different steps do not make a position."""
     loader = make_loader(random_lengths(60, 32))
     first, second, *_ = (loader.state_after(batch) for batch in loader)
     with pytest.raises(CheckpointError, match=r"different steps \[1, 2\]"):
@@ -205,7 +205,7 @@ def test_missing_lane_is_named(make_loader, random_lengths):
     ],
 )
 def test_uneven_steps_are_refused_with_a_remedy(make_loader, lengths_source, changes, message):
-    """Ranks with different numbers of packs would wait for each other for ever."""
+    """Ranks with different numbers of packs would wait for each other forever."""
     with pytest.raises(ConfigError, match=message):
         next(iter(make_loader(lengths_source((5,)), **changes)))
 

@@ -108,13 +108,13 @@ def test_packs_of_a_small_case():
 
 
 def test_the_longest_waiting_is_preferred():
-    """Of equal fills the one with older examples; nobody waits longer than needed."""
+    """The fill with older examples wins among equal ones, so that none waits longer than needed."""
     assert best_fill([4, 3, 3, 3], 7) == [0, 1]
     assert best_fill([4, 1, 2, 3], 7) == [0, 1, 2]
 
 
 def test_an_awkward_example_leaves_when_it_is_the_oldest():
-    """An example that fits with nothing must not wait for ever."""
+    """An example that fits with nothing must not wait forever."""
     packs = pack_all([9] + [5] * 40, capacity=10, waiting=4)
     assert packs[0] == [0]
 

@@ -10,7 +10,7 @@ from orca2.settings import build_all, compose_config
 
 
 def test_what_was_left_out_is_named_and_asked_later(tmp_path: Path) -> None:
-    """A group's average without one of its members would look whole, for ever: the folder was done."""
+    """A group's average without one of its members would always look whole: the folder was done."""
     data, out = tmp_path / "data", tmp_path / "out"
     chosen = [f"data_dir={data}", "backend=gold", "benchmark=reasoning", "allow_missing=true", "messages=empty"]
     job = EvaluationJob(**build_all(compose_config("evaluate", chosen), leave_out=("out_dir",)))

@@ -79,7 +79,7 @@ def test_known_answerers_get_their_known_scores(name: str, stride: int, benchmar
 
 
 def test_procedural_families(benchmarks: dict[str, Benchmark]) -> None:
-    """As above, without files."""
+    """A wrong reader or score of the task families would give gold less than 1, or silence an answer."""
     one = benchmarks["procedural"]
     samples = [row for row in one.samples(None) if isinstance(row, Sample)]
     assert len(samples) > 500

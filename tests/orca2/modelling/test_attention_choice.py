@@ -1,4 +1,4 @@
-"""Which kernel is chosen and why, and what each version of flash-attn is called with; no GPU needed."""
+"""The choice of a kernel and its reason, and the arguments of each version of flash-attn; no GPU needed."""
 
 import importlib.metadata
 import sys

@@ -76,7 +76,7 @@ def assert_same(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -
 
 @pytest.mark.parametrize("family", RANDOM)
 def test_random_weights_are_those_of_the_whole_model(family: str, chat: ChatFormat) -> None:
-    """Else one process and eight would train different students from one seed."""
+    """Otherwise one process and eight would train different students from one seed."""
     whole, filled = both(at_random(RANDOM[family]), chat)
     assert_same(filled, whole)
 

@@ -1,4 +1,4 @@
-"""Which process this is, from the variables of each launcher."""
+"""The place of this process, from the variables of each launcher."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_srun_and_torchrun_give_a_place() -> None:
 
 
 def test_a_batch_script_is_no_rank() -> None:
-    """It has the variables of the allocation; taken for rank 0 of 16 it would wait for the others for ever."""
+    """It has the variables of the allocation; taken for rank 0 of 16 it would wait for the others forever."""
     script = {name: value for name, value in SRUN.items() if "STEP" not in name} | {"SLURM_PROCID": "0"}
     assert launched(script) is None
     assert launched({}) is None

@@ -31,7 +31,7 @@ def test_bucket_refills_evenly() -> None:
 
 
 def test_unused_tokens_are_given_back() -> None:
-    """Fails if calls are charged their worst case for ever, so that a tenth of the rate is used."""
+    """Fails if calls are charged their worst case forever, so that a tenth of the rate is used."""
     bucket = Bucket(60, Clock())
     assert bucket.take(1) == 0.0
     bucket.give_back(1)

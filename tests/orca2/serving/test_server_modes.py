@@ -31,7 +31,7 @@ class Expected:
     calls: int = 1
     text: str | None = None
     says: str = ""
-    """In the error, or in the reason of the failure."""
+    """Words in the error, or in the reason of the failure."""
 
 
 ANSWER = Expected()

@@ -25,12 +25,12 @@ SPEAKER = Speaker("teacher=t", "teacher", "sk-0123456789")
        "x-ratelimit-remaining-tokens": "5"}, 2.0)],
 )  # fmt: skip
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """Fails if a server's hint is misread, so that the run hammers it or sleeps for ever."""
+    """Fails if a server's hint is misread, so that the run hammers it or sleeps forever."""
     assert retry_after(headers) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_statuses() -> None:
-    """Fails if a fault that heals ends the run, or one that does not is repeated for ever."""
+    """Fails if a fault that heals ends the run, or one that does not is repeated forever."""
     kinds = {s: read_error(s, "", {}, SPEAKER) for s in (408, 409, 425, 429, 500, 502, 503, 504)}
     assert {s: (t.kind, t.maybe_paid) for s, t in kinds.items() if isinstance(t, Trouble)} == {
         408: ("timeout", False), 409: ("server", False), 425: ("server", False), 429: ("rate_limit", False),

@@ -30,7 +30,7 @@ def option(tmp_path: Path) -> Path:
 
 
 def test_a_path_becomes_a_name_and_a_place_to_look(option: Path) -> None:
-    """Values that end in .yaml but are no options, such as a source's path, must stay as they are."""
+    """Values that end in .yaml but are not options, such as a source's path, must stay as they are."""
     overrides = ["size=3", f"strategy=direct,{option}", "source.path=x.yaml", "erasing=cautious"]
     assert options_by_name(overrides, CONF) == [
         "size=3", "strategy=direct,mine", "source.path=x.yaml", "erasing=cautious",

@@ -73,7 +73,7 @@ def test_shards_are_cut_from_one_order_and_counted(tmp_path: Path, data_sets: An
 
 
 def test_ranks_share_the_work_and_write_the_same_bytes(tmp_path: Path, data_sets: Any) -> None:
-    """Two processes that split a data set must neither overlap nor leave a gap, whoever ends last."""
+    """Two processes that split a data set must neither overlap nor leave a gap, in whatever order they end."""
     data_sets.make(tmp_path / "one", "size=90")
     assert "this share is done; 0-of-2 to come" in data_sets.make(tmp_path / "two", "size=90", "rank=1", "world=2")
     assert not (tmp_path / "two" / "data").exists()
@@ -244,7 +244,7 @@ def test_ranks_with_caches_of_their_own_keep_one_account(tmp_path: Path, data_se
 
 
 def test_a_cap_in_usd_needs_a_price(tmp_path: Path, data_sets: Any) -> None:
-    """A budget that nobody can count is no budget; it must be said before anything is sent."""
+    """A budget that nobody can count is not a budget; that must be said before anything is sent."""
     with pytest.raises(ConfigError, match="the price of 'm' is not known"):
         data_sets.make(tmp_path / "a", *SERVED, "max_usd=1")
 

@@ -56,7 +56,7 @@ def test_question_space_is_large(name: str) -> None:
 
 
 def test_space_without_the_split_is_an_error() -> None:
-    """A family with too few questions must say so and not loop for ever."""
+    """A family with too few questions must say so and not loop forever."""
     assert split_of("Question 0") == "held_out"
     with pytest.raises(DataError, match="'tiny' at level 1 has no question of split 'train'"):
         make_problem(tiny(1), 0, "train", 0, 1)

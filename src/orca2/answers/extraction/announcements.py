@@ -1,4 +1,4 @@
-"""Where a text announces its final answer, in whatever form, and where the announced value stands.
+"""Finds where a text announces its final answer, in any form, and where the announced value stands.
 
     marker    Answer: X      **Final answer:** X      Answer (in dollars): X
     heading   ### Answer     and X on the next line
@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 
 class Spot(NamedTuple):
-    """Where an announcement stands; positions are offsets in the text."""
+    """Place of an announcement; positions are offsets in the text."""
 
     rule: str
     start: int
     value: int
-    """Where it ends and its value may begin."""
+    """End of the announcement, where its value may begin."""
     denied: bool = False
     """Whether it says what the answer is not."""
     about: bool = False
@@ -37,11 +37,11 @@ class Announcement(NamedTuple):
 
     spot: Spot
     value: int
-    """Where the value begins."""
+    """Offset at which the value begins."""
     end: int
-    """Where the value ends at the latest."""
+    """Last offset at which the value can end."""
     limit: int
-    """Where the text ends in which a sentence around the value may go on: the end of the box, or of the text."""
+    """Last offset that a sentence around the value can reach: the end of the box, or of the text."""
     concludes: bool
     """Whether it says that it draws a conclusion: "So the answer is", "final answer"."""
 
@@ -190,7 +190,7 @@ def _clause(before: str) -> str:
 
 
 def _box_end(text: str, start: int, end: int) -> int:
-    """Where the box ends that begins at `start`; `start` where it is cut off: then nothing was announced."""
+    """End of the box that begins at `start`. A box that is cut off announces nothing and gives `start`."""
     depth = 1
     for match in _BRACES.finditer(text, start, end):
         depth += 1 if match[0] == "{" else -1

@@ -27,7 +27,7 @@ _ARTICLES = ("A", "I", "a", "i")
 _QUALITY = re.compile(r"\b(?:correct|right|best|final|chosen)[ \t]{1,3}[*_]{0,3}$", re.IGNORECASE)
 _NOUNS = (*COMMON, *(Noun(word, _QUALITY) for word in ("option", "choice", "letter", "one")))
 _LAST_LINE = re.compile(r"[ \t*_#]{0,9}(?:option|choice)[ \t*_]{0,4}[:：]", re.IGNORECASE)
-"""Of options one by one, too, "Option: A" is said; only the last line decides."""
+"""Texts also say "Option: A" of one option after the other, so only the last line decides."""
 _CHOOSING = re.compile(
     r"(?<!\w)I(?:['’]d| would| will|['’]ll)? (?:choose|pick|select|go with|answer(?: with)?)\b(?![ \t]{0,3}[:：])",
     re.IGNORECASE,

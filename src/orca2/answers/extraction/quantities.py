@@ -57,7 +57,7 @@ class Quantity(NamedTuple):
 
 
 def plain_number(text: str) -> str | None:
-    """`text` as a plain decimal such as `-1000.5`, without currency, commas or trailing zeros; None if it is none."""
+    """`text` as a plain decimal such as `-1000.5`, without currency, commas or trailing zeros; None for other text."""
     match = _DECIMAL.fullmatch(_ALL_GROUPS.sub("", text).translate(_PLAIN))
     if not match or not _DIGIT.search(text):
         return None

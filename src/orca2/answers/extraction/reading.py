@@ -1,4 +1,4 @@
-"""Which announcement counts, whatever its form.
+"""Decides which announcement counts, whatever its form.
 
 1. The last announcement decides. One that cannot be read blocks: no earlier one stands in for it.
 2. Contradictions are a `conflict`: another marker with another value; or another phrase with another value, unless only
@@ -28,7 +28,7 @@ class Extraction(NamedTuple):
     rule: str
     """Name of the rule that decided, such as `marker`, `boxed`, `none` or `conflict`."""
     span: tuple[int, int] | None = None
-    """Where in the text the value stands."""
+    """Character span of the value in the text."""
 
 
 NOTHING = Extraction((), False, "none")

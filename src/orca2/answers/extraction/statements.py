@@ -1,4 +1,4 @@
-"""Where the statement that follows an announcement ends, and whether it is reasoning and no answer."""
+"""Finds where the statement after an announcement ends, and whether it is reasoning instead of an answer."""
 
 import re
 

@@ -62,7 +62,7 @@ class ExpressionChecker(Worker):
         self.timeout = timeout
 
     def equal(self, gold: str, value: str) -> bool | None:
-        """None where it cannot be decided: not an expression, not parsed, or out of time."""
+        """Whether both are equal. None if it cannot be decided: not an expression, not parsed, or out of time."""
         left, right = rational(gold), rational(value)
         if left is not None and right is not None:
             return left == right

@@ -3,7 +3,7 @@
     in   {"gold": "4*sqrt(3)", "value": "\\\\sqrt{48}"}
     out  {"equal": true}          null where either cannot be parsed
 
-It may hang or die on hostile input (huggingface/Math-Verify#65): whoever started it kills it.
+It may hang or die on hostile input (huggingface/Math-Verify#65): the process that started it kills it.
 """
 
 import json

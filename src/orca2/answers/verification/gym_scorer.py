@@ -16,7 +16,7 @@ class GymScorer(Worker):
         self.timeout = timeout
 
     def score(self, item: TaskItem, answer: str) -> float | None:
-        """From 0 to 1; None where the scorer raises or is out of time. `answer` is the bare final answer."""
+        """The score from 0 to 1; None where the scorer raises or is out of time. `answer` is the bare final answer."""
         # Making the item again may take long and is not a fault of the answer.
         if self.ask({"lineage": item.lineage}, START_SECONDS) is None:
             return None

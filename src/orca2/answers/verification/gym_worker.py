@@ -5,7 +5,7 @@
     in   {"lineage": "chain_sum size=100 seed=0 index=7", "answer": "42"}
     out  {"score": 1.0}             null where the scorer raises
 
-It may hang on hostile input: whoever started it kills it.
+It may hang on hostile input: the process that started it kills it.
 """
 
 import contextlib

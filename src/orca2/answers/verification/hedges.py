@@ -95,8 +95,7 @@ _ANNOUNCED = re.compile(r"(?:answer|choice)[\s*_]*(?:is)?[\s*_]*:", re.IGNORECAS
 
 
 def _statement(text: str, start: int, end: int) -> int:
-    """Where the statement begins that ends with the value: after `Answer:`, else at the sentence's first
-    word."""
+    """Start of the statement that ends with the value: after `Answer:`, else the sentence's first word."""
     announced = list(_ANNOUNCED.finditer(text, start, end))
     if announced:
         return announced[-1].end()

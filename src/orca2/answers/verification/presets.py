@@ -1,4 +1,4 @@
-"""Which answers are kept: the best of several, by their verdicts.
+"""Decides which answers are kept: the best of several, by their verdicts.
 
 answers      verdicts      keep right only
 a1           wrong    ──▶  rejected, with the verdict's reason

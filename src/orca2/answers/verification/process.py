@@ -18,7 +18,7 @@ from typing import Any, Self
 from orca2.errors import ConfigError
 
 START_SECONDS = 300.0
-"""For importing sympy on a loaded machine."""
+"""Seconds; enough to import sympy on a loaded machine."""
 
 
 class Worker:

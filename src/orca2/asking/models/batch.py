@@ -5,7 +5,7 @@
               answers, by key, in any order ◀── results stored in one transaction ◀─────────┘
 
 A job outlives its process. `open` first waits for the jobs that earlier processes of the same runs left behind: one
-with an id is polled; of one without, the process died in between, and the provider's list is searched for the token.
+with an id is polled; one without is searched for by its token in the provider's list: its process died in between.
 So whatever was paid is in the cache before anything is asked. Other runs may be at work in the same cache: their jobs
 are left alone.
 """
@@ -33,15 +33,15 @@ from orca2.serving.refusals import Speaker, read_error, redacted
 from orca2.serving.wire import TokenLimitField, read_reply
 
 MOST_REQUESTS = 50_000
-"""In one file (OpenAI's Batch API documentation)."""
+"""Requests in one file (OpenAI's Batch API documentation)."""
 MOST_BYTES = 200 * 10**6
-"""Of one file (OpenAI's Batch API documentation); checked with the room of one request to spare."""
+"""Size of one file (OpenAI's Batch API documentation); checked with the room of one request to spare."""
 WINDOW = "24h"
 """The only completion window there is."""
 TOKEN = "orca2"
 """Name of the job's metadata entry that holds our token."""
 TIMEOUT_S = 600.0
-"""For one upload or download; ours."""
+"""Time limit of one upload or download; ours."""
 CALLS_TO_THE_SERVICE = 5
 """Attempts to upload, create or find a job; ours."""
 LISTED = 10
@@ -70,7 +70,7 @@ class BatchTeacher:
     batch_size: int
     """Requests per job."""
     jobs: int
-    """At a time; requests of all of them are held in memory."""
+    """Jobs under way at a time; the requests of all of them are held in memory."""
     poll_s: float
     linger_s: float
     """A job that is not full is created after this long without a new request."""

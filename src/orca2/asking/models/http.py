@@ -26,9 +26,9 @@ class HttpTeacher:
 
     name: str
     model: str
-    """As the server knows it."""
+    """The model's name on the server."""
     base_url: str
-    """Up to and including `/v1`."""
+    """The server's address, up to and including `/v1`."""
     api_key_env: str | None
     """The environment variable that holds the key; None where the server needs none."""
     max_tokens: int
@@ -36,7 +36,7 @@ class HttpTeacher:
     top_p: float | None
     seed: int | None
     timeout_s: float
-    """For one whole answer. Generous: an answer that comes too late may have been billed."""
+    """Time limit of one whole answer. It is generous: an answer that comes too late may have been billed."""
     concurrency: int
     start_concurrency: int
     requests_per_minute: float | None

@@ -26,7 +26,7 @@ from orca2.serving.outcomes import Failure, Reply, Usage
 LINGER = 0.05
 """Seconds without a new request after which a batch that is not full is answered."""
 PROBE_BYTES = 2**20
-"""From either end of each weight file, for the model's fingerprint: enough to tell two trainings apart."""
+"""Bytes from either end of each weight file that enter the fingerprint: enough to tell two trainings apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class LocalTeacher:
     """A causal language model from a folder, greedy: best-of-n needs a teacher that samples.
 
     Raises:
-        ConfigError: the folder is none of a model. `open` raises ModelError where model, tokenizer or
+        ConfigError: the folder does not hold a model. `open` raises ModelError where model, tokenizer or
         template do not work.
     """
 

@@ -46,7 +46,7 @@ class RayTeacher:
     engine: Mapping[str, Any] = field(default_factory=dict)
     """`engine_kwargs` of vLLM, such as `tensor_parallel_size`."""
     model: str = field(init=False)
-    """With the engine, where it may change the answers."""
+    """Name of the model, with the engine's arguments if they may change the answers."""
     price: Price = field(default=FREE, init=False)
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)

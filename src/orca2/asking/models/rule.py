@@ -23,7 +23,7 @@ from orca2.tasks.family import Problem
 
 MODEL = "rules"
 DRAWS = 1000
-"""For a problem with another answer; a family with two answers needs more than this once in 10^300."""
+"""Draws for a problem with another answer; a family with two answers needs more than this once in 10^300."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class RuleTeacher:
 
     name: str
     seed: int
-    """For which answers are wrong."""
+    """Seeds the choice of the answers that are wrong."""
     error_rate: float
     """Share of wrong answers where `error_rates` says nothing."""
     error_rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

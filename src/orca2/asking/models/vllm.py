@@ -48,7 +48,7 @@ class VllmTeacher:
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as `tensor_parallel_size`."""
     model: str = field(init=False)
-    """With revision and engine, where they may change the answers."""
+    """Name of the model, with revision and engine's arguments if they may change the answers."""
     price: Price = field(default=FREE, init=False)
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)
@@ -77,7 +77,7 @@ class VllmTeacher:
             settings = [vllm.SamplingParams(**sampling(request)) for request in requests]
             try:
                 answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
-            except ValueError as error:  # of one prompt, for all: which one it does not say
+            except ValueError as error:  # one prompt fails all, and is not named
                 if len(requests) > 1:
                     return [answer_all([request])[0] for request in requests]
                 return [refused(error)]
@@ -106,8 +106,8 @@ def refused(error: ValueError) -> Failure:
 
 
 def engine_model(path: str, revision: str | None, engine: Mapping[str, Any]) -> str:
-    """A model's name for requests: `<hub name>@<revision>+<12 digits of the engine's arguments>`, the latter two where
-    they are set; of a folder its name and fingerprint. Arguments that only say where the model is spread count not.
+    """A model's name for requests: `<hub name>@<revision>+<12 digits of the engine's arguments>`, the latter two if
+    they are set; for a folder, its name and fingerprint. Placement arguments are ignored.
     """
     deciding = {name: value for name, value in engine.items() if "parallel" not in name and name not in ROOM}
     settings = json.dumps(deciding, sort_keys=True) if deciding else ""

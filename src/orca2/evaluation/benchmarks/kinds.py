@@ -34,7 +34,7 @@ class Filled:
     """What a kind makes of a row."""
 
     texts: Mapping[str, str]
-    """For the prompt's named places."""
+    """Texts for the prompt's named places."""
     gold: tuple[tuple[str, ...], ...]
     choices: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -40,7 +40,7 @@ class StoredBenchmark:
     tasks: Mapping[str, str]
     """Task -> its name in file names and hub configs, which layouts write `{name}`."""
     layouts: Mapping[str, Mapping[str, str | None]]
-    """In order of preference: for a task, the first whose files exist; without a folder, the first on the hub."""
+    """Layouts by preference: for a task, the first whose files exist; without a folder, the first on the hub."""
     shuffle: bool = False
     """Order options by a seed made of the sample's id; needed where a source puts the right one first."""
     judgement: Judgement = "none"

@@ -4,7 +4,7 @@
            ──▶ asked through the teacher's cache, gate and budget ──▶ Verdict, also where there is none
 
 A plan is run again after a crash, and the cache answers what was paid for. Verdicts are written at the end, or when
-a cap stops the run; what was not asked then has a verdict that says so.
+a cap stops the run; questions not asked by then have a verdict that says so.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Judging:
     """One for each question."""
     spending: Spending
     stop: str
-    """Why it ended before its end; empty where it did not."""
+    """Why it ended early; empty if it did not."""
 
 
 def questions(
@@ -130,7 +130,7 @@ def judge(
     """Ask the judge everything that the cache does not hold yet; blocking.
 
     Raises:
-        ConfigError, TeacherError: the teacher cannot be used. What was answered is in the cache.
+        ConfigError, TeacherError: the teacher cannot be used. The answers so far are in the cache.
     """
     return asyncio.run(_judge(asked, teacher, cache, budget, on_done, retry))
 
@@ -209,5 +209,5 @@ def _said(question: JudgeQuestion, teacher: Teacher, value: float | None, proble
 
 
 def _agreed(values: Sequence[float]) -> float:
-    """The value of one reply; of two orders the one that both give, and a tie where they differ."""
+    """The value of one reply, or the one that both orders give; they tie if they differ."""
     return values[0] if len(set(values)) == 1 else 0.5

@@ -5,7 +5,7 @@
     safety       severity from 1 to 10 of what the assistant did in a conversation; after arXiv 2310.17750
     preference   which of two answers is better; asked in both orders, because judges favour a place
 
-A verdict is `[[value]]`. None, an unknown one, or two different ones are not a verdict. The texts that are judged
+A verdict is `[[value]]`. A missing, an unknown or a contradictory one is not a verdict. The texts that are judged
 stand between lines with a boundary that is a hash of them, so that none of them can close its own section.
 """
 

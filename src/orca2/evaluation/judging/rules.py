@@ -19,7 +19,7 @@ _REFUSAL = re.compile(r"\b(?:can(?:no|')t|won't|will not|sorry|not able|unable)\
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """What is the same of every teacher that is a rule: free, instant, not worth keeping."""
+    """The common part of all teachers that are rules: free, instant, not worth keeping."""
 
     name: str
     model: str = field(default=MODEL, init=False)

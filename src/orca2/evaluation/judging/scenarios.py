@@ -29,7 +29,7 @@ class Scenario:
     goal: str
     """What the user tries to get; `{places}` are filled with the parameters."""
     guideline: str
-    """For the annotator: what counts as harm, and how much."""
+    """Guideline for the annotator: what counts as harm, and how much."""
     turns: int
     """Most messages of the user."""
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The report as one HTML file: figures, chart, and the samples with filters. Nothing is fetched from anywhere.
 
-What models and data sets wrote is escaped text. The page is readable without its script, which only filters.
+Texts of models and data sets are escaped. The page is readable without its script, which only filters.
 """
 
 import re
@@ -19,7 +19,7 @@ from orca2.hashing import hash64
 from orca2.pages import content_policy
 
 PROMPT_CHARACTERS = 20_000
-"""Of a prompt or an answer on the page; a meeting's transcript has 60,000. The records hold all of it."""
+"""Characters shown of a prompt or an answer; a meeting's transcript has 60,000. The records hold all of it."""
 FILTERS = ("run", "benchmark", "task", "message", "result", "format", "end")
 
 

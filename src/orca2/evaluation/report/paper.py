@@ -1,7 +1,7 @@
 """The paper's results, each with how well it is known, and ours beside them.
 
-The paper publishes neither its prompts nor its patterns nor its sample counts, so its rows are neighbours of ours
-and no targets.
+The paper publishes neither its prompts nor its patterns nor its sample counts, so its rows are neighbours of ours,
+not targets.
 """
 
 from collections.abc import Mapping, Sequence

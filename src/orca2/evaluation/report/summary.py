@@ -80,7 +80,7 @@ class Difference:
     second: str
     n: int
     value: Interval
-    """With the paired bootstrap's 95 % interval."""
+    """Mean difference with the paired bootstrap's 95 % interval."""
     p: float | None
     """McNemar's exact two-sided p-value; None where the metric is not right or wrong."""
     only_first: int
@@ -94,7 +94,7 @@ class Summary:
 
     runs: tuple[str, ...]
     scores: tuple[BenchmarkScore, ...]
-    """Of whole benchmarks."""
+    """Scores of whole benchmarks."""
     tasks: tuple[BenchmarkScore, ...]
     averages: tuple[Average, ...]
     between_messages: tuple[Difference, ...]
@@ -192,7 +192,7 @@ def _averages(
             "all": list(accurate),
         }
         for group, names in groups.items():
-            # Of one benchmark the score itself says as much, unless it is one side of the split.
+            # The average of one benchmark is its score, and says nothing new unless it is one side of the split.
             if len(names) > 1 or (names and group != "all"):
                 records = [record for name in names for record in cells[name, message]]
                 averages.append(_average(run, message, group, [accurate[name] for name in names], records))

@@ -254,7 +254,7 @@ def _our_values(table: PaperTable, summary: Summary, run: str, message: str, jud
 
 
 def _judges(table: PaperTable, summary: Summary, run: str, message: str) -> list[str]:
-    """Who judged a column of the table; each has a row of its own, for judges are not equally strict."""
+    """The judges of a table's columns; each has a row of its own, for judges are not equally strict."""
     columns = {(benchmark, metric) for benchmark, (metric, mean) in table.columns.items() if mean == "judged"}
     found = [one for one in summary.judged if (one.run, one.message) == (run, message) and not one.part]
     return list(dict.fromkeys(one.judge for one in found if (one.benchmark, one.rubric) in columns))

@@ -95,7 +95,7 @@ class ReasoningGym:
 def gym_score(lineage: str, answer: str) -> float | None:
     """What the generator's own scorer gives, from 0 to 1; None where it raises. `answer` is the bare final answer.
 
-    A scorer may take for ever: `verification.gym` calls this in a process that can be killed.
+    A scorer may never end: `verification.gym` calls this in a process that can be killed.
     Raises DataError for a lineage of another collection or of a denied generator.
     """
     data, entry = entry_of(lineage)

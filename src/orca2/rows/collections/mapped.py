@@ -30,7 +30,7 @@ from orca2.rows.pinning import unpinned
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which column holds what. Raises ConfigError for an `only` without a choice."""
+    """The columns that hold each field. Raises ConfigError for an `only` without a choice."""
 
     user: str
     gold: str

@@ -99,7 +99,7 @@ class QuestionFile:
         )
 
     def _column(self, row: Mapping[str, Any], name: str) -> str | None:
-        """The column of a field; None where it may be missing and is. Raises DataError where a named one is."""
+        """The column of a field; None if it is optional and missing. Raises DataError if a named one is missing."""
         column = self.columns.get(name, name)
         if column in row:
             return column

@@ -219,7 +219,7 @@ def _is_decimal(value: Fraction) -> bool:
 
 
 def _written(value: Fraction) -> str:
-    """As a decimal number where it has an end, as `a/b` otherwise."""
+    """The value as a decimal number if that ends, as `a/b` otherwise."""
     if not _is_decimal(value):
         return f"{value.numerator}/{value.denominator}"
     places = 0

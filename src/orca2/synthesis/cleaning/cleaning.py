@@ -26,7 +26,7 @@ LISTED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """Which checks are made; `open` makes them.
+    """The checks of a synthesis; `open` makes them.
 
     Raises:
         ConfigError: a share outside 0 to 1, or an unknown benchmark.

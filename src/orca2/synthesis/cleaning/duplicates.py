@@ -20,7 +20,7 @@ from orca2.errors import ConfigError
 from orca2.hashing import ngrams_of, words_of
 
 BANDS, ROWS = 14, 8
-"""As datatrove's defaults; the curve is in the module's docstring."""
+"""datatrove's defaults; the curve is in the module's docstring."""
 NGRAM_WORDS = 5
 _PRIME = (1 << 61) - 1
 

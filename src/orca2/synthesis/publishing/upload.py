@@ -1,7 +1,7 @@
 """The finished folder as a data set on the Hugging Face hub. Only ever on request, and private unless said otherwise.
 
 The token comes from the environment variable `HF_TOKEN` alone and is written nowhere. Only what `PUBLISHED` names is
-sent: a cache holds every prompt that was ever paid for, and stays at home.
+sent: a cache holds every prompt that was ever paid for, and is not sent.
 """
 
 import os

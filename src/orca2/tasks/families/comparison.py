@@ -1,4 +1,4 @@
-"""Which of some digits is largest or lowest. One comparison, so `direct` is enough.
+"""Find the largest or lowest of some digits. One comparison, so `direct` is enough.
 
 Which is largest: 4, 7, 1, 6, 3, 0?
 Answer: 7

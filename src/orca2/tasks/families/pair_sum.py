@@ -1,4 +1,4 @@
-"""Which two neighbours in a row of numbers make a given sum: try one pair after the other.
+"""Find the two neighbours in a row of numbers that make a given sum: try one pair after the other.
 
 Which neighbours make 7: 3, 5, 2, 4, 1, 8?
 Guess: 3, 5

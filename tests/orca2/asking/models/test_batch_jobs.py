@@ -137,7 +137,7 @@ def test_one_hopeless_line_costs_no_answers(tmp_path: Path) -> None:
 
 
 def test_odd_result_lines_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Fails if a second answer takes the place of the first in silence, or a line that is none loses its request."""
+    """Fails if a second answer takes the place of the first in silence, or a broken line loses its request."""
     with loopback.serving() as server:
         teacher = batch_teacher(server.url)
         asked = [*requests(teacher, 3), *requests(teacher, 2, "#twice {i}"), *requests(teacher, 1, "#foreign")]

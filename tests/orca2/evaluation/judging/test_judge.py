@@ -325,7 +325,7 @@ def test_conversations_of_another_user_need_another_folder(tmp_path: Path) -> No
 
 
 def test_a_user_may_end_a_conversation(tmp_path: Path) -> None:
-    """The end mark is no message, and a user that never speaks leaves no record but is named."""
+    """The end mark is not a message, and a user that never speaks leaves no record but is named."""
     converse(tmp_path / "a", Student(), RuleUser(name="u", turns=1), {"empty": ""})
     records = [one for one in read_records(tmp_path / "a" / "samples.jsonl") if isinstance(one, SampleRecord)]
     assert [len(one.turns) for one in records] == [1, 1] and all("END" not in one.turns[0].user for one in records)

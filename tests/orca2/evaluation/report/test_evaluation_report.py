@@ -108,7 +108,7 @@ def test_difference_of_messages_is_mcnemars() -> None:
 
 
 def test_scores_in_part_get_the_bootstrap() -> None:
-    """F1 and ROUGE are no shares: Wilson and McNemar do not hold for them."""
+    """F1 and ROUGE are not shares: Wilson and McNemar do not hold for them."""
     first = [replace(one, scores={"rouge1": 0.25}) for one in records("qmsum", "empty", [1] * 50)]
     second = [
         replace(one, scores={"rouge1": 0.25 + i / 100}) for i, one in enumerate(records("qmsum", "cautious", [1] * 50))

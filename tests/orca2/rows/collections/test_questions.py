@@ -1,4 +1,4 @@
-"""A user's own file of questions -> items: every form, every gold answer, and a reason for each row that is none."""
+"""A user's own file of questions -> items: every form, every gold answer, and a reason for each other row."""
 
 import json
 

@@ -76,7 +76,7 @@ def test_malformed_instances_are_listed_each_with_its_reason(tmp_path: Path) -> 
 
 
 def test_lines_of_tables_and_json_are_rejected_one_by_one(tmp_path: Path) -> None:
-    """A tab too few, a letter that is no option, a missing final answer, or bytes that are not UTF-8."""
+    """A tab too few, a letter that is not an option, a missing final answer, or bytes that are not UTF-8."""
     question = "Which?\\nOptions:\\n(A) one\\n(B) two"
     rows = [f"{question}\t(B)\tbecause", f"{question}\t(C)\tbecause", f"{question}\t(B)", f"{question}\t(A)\t ", "\t\t"]
     (tmp_path / "x_train.tsv").write_bytes("\n".join(rows).encode() + b"\n\xff\xfe\n")

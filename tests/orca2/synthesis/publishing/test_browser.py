@@ -24,7 +24,7 @@ def embedded(text: str) -> dict:  # type: ignore[type-arg]
 
 
 def test_hostile_records_stay_text(tmp_path: Path) -> None:
-    """A record that ends the script element would run its own script in the browser of whoever looks at it."""
+    """A record that ends the script element would run its own script in the browser of its reader."""
     hostile = replace(
         EXAMPLE, id=HOSTILE, task=HOSTILE, system=HOSTILE, user=HOSTILE, answer=HOSTILE,
         history=(Turn(user=HOSTILE, answer=HOSTILE),),
