@@ -13,10 +13,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from orca2.errors import ConfigError
+from orca2.planning.memory import Parallelism
 from orca2.processes.ranks import STEP_TIMEOUT, launched
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
-Parallelism = Literal["one", "ddp", "fsdp"]
 
 CPU_PROCESSES = 2
 """Processes of a run on CPUs that is to be spread but does not say how far: enough to try the machinery."""

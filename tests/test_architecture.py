@@ -5,8 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
+
+from orca2.records import ANSWER_KINDS
 
 ROOT = Path(__file__).parents[1]
 SHELLS = ("lightning_modules", "datamodules")
@@ -183,16 +186,63 @@ def test_one_place_for_each_thing(file: Path) -> None:
         assert not variables & {"RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"}, "only `processes` knows its rank"
 
 
+def is_literal(node: ast.AST) -> TypeGuard[ast.Subscript]:
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("Literal", "typing.Literal")
+
+
+def types_of(file: Path) -> Iterator[str]:
+    """The public classes, and the names for a choice of words, that a file defines."""
+    for node in tree_of(file).body:
+        if isinstance(node, ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign) and is_literal(node.value):
+            names = [ast.unparse(target) for target in node.targets]
+        elif isinstance(node, ast.AnnAssign) and node.value is not None and is_literal(node.value):
+            names = [ast.unparse(node.target)]
+        else:
+            names = []
+        yield from (name for name in names if not name.startswith("_"))
+
+
 def test_each_name_stands_once() -> None:
-    """A reader who searches for one of two classes of the same name finds the wrong one first."""
-    classes = Counter(
-        node.name
-        for file in MODULES
-        for node in tree_of(file).body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    )
+    """A reader who searches for one of two types of the same name finds the wrong one first."""
+    types = Counter(name for file in MODULES for name in types_of(file))
+    assert types["AnswerKind"] == 1, "the walk finds no choices of words"
     modules = Counter(file.name for file in MODULES if file.name != "__init__.py")
-    assert [name for name, count in (classes + modules).items() if count > 1] == []
+    assert [name for name, count in (types + modules).items() if count > 1] == []
+
+
+def words_of(node: ast.AST) -> set[str]:
+    """The texts of a choice of words, of a mapping's keys, or of a set, tuple or list; none of anything else."""
+    items: list[ast.expr | None] = []
+    if is_literal(node):
+        items = [*node.slice.elts] if isinstance(node.slice, ast.Tuple) else [node.slice]
+    elif isinstance(node, ast.Dict):
+        items = node.keys
+    elif isinstance(node, (ast.Set, ast.Tuple, ast.List)):
+        items = [*node.elts]
+    return {item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str)}
+
+
+def second_kinds(tree: ast.AST) -> Iterator[ast.AST]:
+    """Choices and tables of kinds of answers whose names are not all those of `AnswerKind`."""
+    for node in ast.walk(tree):
+        words = words_of(node)
+        known = words & set(ANSWER_KINDS)
+        # Two words may meet by chance; a table of three is one of kinds.
+        if len(known) > 1 and (is_literal(node) or (len(known) > 2 and known != words)):
+            yield node
+
+
+def test_answers_have_one_vocabulary_of_kinds() -> None:
+    """A second one grows other names for the same things, and the two are translated at every border."""
+    for line in (
+        'Kind = Literal["number", "last_word"] | Literal["text", "chat"]',
+        '{"choice": 1, "number": 2, "text": 3, "spans": 4}',
+    ):
+        assert [*second_kinds(ast.parse(line))], line
+    found = [place(file, node) for file in MODULES for node in second_kinds(tree_of(file))]
+    assert [one.partition(":")[0] for one in found] == ["src/orca2/records.py"], found
 
 
 def test_no_imports_go_in_circles() -> None:

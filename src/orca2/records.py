@@ -8,7 +8,7 @@ Axes of tensors: B rows (always 1: packs are flattened), T tokens, N label token
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -59,8 +59,20 @@ class Example:
     usage: Mapping[str, int] | None = None
 
 
-AnswerKind = Literal["number", "word", "list", "yes_no"]
-"""How a final value is read and compared; see `orca2.answers.grading`."""
+AnswerKind = Literal["number", "choice", "yes_no", "word", "list", "order", "span", "expression", "gym", "text", "chat"]
+"""How a final answer is read and compared, in tasks, rows, checks and benchmarks alike.
+
+number            one number                     gym      what its generator's own scorer accepts
+choice  yes_no    one labelled option            text     free text: no rule can say whether it is right
+word    list      one word; a row of words       chat     a conversation: only a judge can
+order             all labels in the right order
+span              one or more pieces of text
+expression        a formula
+
+No part of the project handles all of them; each refuses those that it cannot handle, by name.
+"""
+
+ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

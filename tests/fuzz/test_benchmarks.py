@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from orca2.evaluation.benchmark import Extraction, Kind, Sample
+from orca2.answers.extraction import Extraction
+from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.benchmarks.kinds import KINDS
 from orca2.evaluation.benchmarks.stored import StoredBenchmark
+from orca2.records import AnswerKind
 from orca2.rows.forms import FORMS
 from tests.fuzz.mutations import FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, assert_linear, attack
 
@@ -60,23 +62,23 @@ FORM_ROWS: dict[str, Any] = {
     "mt_bench": [{"question_id": 1, "category": "c", "turns": ["a", "b"], "reference": ["r"]}],
 }  # fmt: skip
 """Form -> what an official file of it holds; a text is a table."""
-KIND_ROWS: Mapping[Kind, dict[str, Any]] = {
+KIND_ROWS: Mapping[AnswerKind, dict[str, Any]] = {
     "choice": {"passage": "p", "question": "Hot?", "options": ["sun", "ice"], "labels": ["1", "2"], "label": "2"},
     "number": {"question": "1+1?", "answer": "so #### 1,002"},
-    "spans": {"passage": "Two kicks.", "question": "How many?", "answers": [["2"], ["35", "40"]]},
-    "last_word": {"text": "He said no"},
-    "sequence": {"question": "Sort: b a", "answer": "a b"},
-    "ordering": {"sentences": ["a", "b", "c"]},
+    "span": {"passage": "Two kicks.", "question": "How many?", "answers": [["2"], ["35", "40"]]},
+    "word": {"text": "He said no"},
+    "list": {"question": "Sort: b a", "answer": "a b"},
+    "order": {"sentences": ["a", "b", "c"]},
     "text": {"document": "d", "query": "q", "answers": ["a", "b"]},
     "chat": {"turns": ["a", "b"], "category": "c", "reference": ["r"]},
 }
-PROMPTS: Mapping[Kind, str] = {
-    "choice": "{passage}{question}\n{options}\n{hint}", "number": "{question}\n{hint}", "last_word": "{passage}{hint}",
-    "spans": "{passage}{question}{hint}", "sequence": "{question}{hint}", "ordering": "{options}{hint}",
+PROMPTS: Mapping[AnswerKind, str] = {
+    "choice": "{passage}{question}\n{options}\n{hint}", "number": "{question}\n{hint}", "word": "{passage}{hint}",
+    "span": "{passage}{question}{hint}", "list": "{question}{hint}", "order": "{options}{hint}",
     "text": "{document}\n{query}", "chat": "{question}",
 }  # fmt: skip
-KIND_OF_FORM: Mapping[str, Kind] = {
-    "drop": "spans", "qmsum": "text", "ms_marco": "text", "mt_bench": "chat", "rocstories": "ordering",
+KIND_OF_FORM: Mapping[str, AnswerKind] = {
+    "drop": "span", "qmsum": "text", "ms_marco": "text", "mt_bench": "chat", "rocstories": "order",
 }  # fmt: skip
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "headless": {"question": "0", "options": "1, 2", "label": "3"},
@@ -102,7 +104,7 @@ def suffix_of(form: str) -> str:
     return ".csv" if isinstance(FORM_ROWS[form], str) else ".jsonl" if isinstance(FORM_ROWS[form], list) else ".json"
 
 
-def benchmark(kind: Kind, form: str, columns: Mapping[str, str]) -> StoredBenchmark:
+def benchmark(kind: AnswerKind, form: str, columns: Mapping[str, str]) -> StoredBenchmark:
     layout: dict[str, str | None] = {"files": "x*.*", "form": form, **columns}
     return StoredBenchmark(
         name="b", version=1, domain="in_domain", kind=kind, max_new_tokens=8, prompt=PROMPTS[kind],
@@ -155,7 +157,7 @@ def test_forms_of_files(form: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KIND_ROWS)
-def test_kinds_of_answers(kind: Kind, tmp_path: Path) -> None:
+def test_kinds_of_answers(kind: AnswerKind, tmp_path: Path) -> None:
     """A strange row, a strange answer to it, and their score."""
     made = benchmark(kind, "flat", {name: name for name in sorted(KINDS[kind].columns)})
 

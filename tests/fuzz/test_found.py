@@ -99,7 +99,7 @@ def test_a_strange_row_of_a_benchmark_has_its_reason(form: str, content: str, re
 def test_more_sentences_than_letters_are_a_reason(tmp_path: Path) -> None:
     """Sentences to be ordered are named by letters, of which there are 26."""
     (tmp_path / "x.jsonl").write_text(json.dumps({"sentences": ["a"] * 27}) + "\n")
-    [row] = benchmark("ordering", "flat", {"sentences": "sentences"}).samples(tmp_path)
+    [row] = benchmark("order", "flat", {"sentences": "sentences"}).samples(tmp_path)
     assert isinstance(row, Rejected) and "27 sentences" in row.reason
 
 

@@ -10,25 +10,14 @@ hide that it has not. A text has a final value only if
 - that line is the last one that is not blank, and
 - a value follows the marker; blanks around the value are dropped.
 
-The value must then have the form of its kind, character for character: `number` is digits with an
-optional minus and no leading zero (`1,000`, `+3`, `7.0` and `7.` are not numbers), `yes_no` is `yes`
-or `no`, `word` is one word of letters, `list` is words or numbers joined by a comma and a blank.
+The value must then have the form of its kind, which `orca2.tasks.traces` states.
 """
 
 import re
 from typing import NamedTuple
 
 from orca2.records import AnswerKind
-from orca2.tasks.traces import ANSWER
-
-_NUMBER = r"-?(?:0|[1-9][0-9]*)"
-_WORD = r"[A-Za-z]+"
-_FORMS: dict[AnswerKind, re.Pattern[str]] = {
-    "number": re.compile(_NUMBER),
-    "word": re.compile(_WORD),
-    "list": re.compile(rf"(?:{_WORD}|{_NUMBER})(?:, (?:{_WORD}|{_NUMBER}))*"),
-    "yes_no": re.compile(r"yes|no"),
-}
+from orca2.tasks.traces import ANSWER, final_form
 
 _LABEL = re.compile(r"(?:Step ([1-9][0-9]{0,8})|Explanation|Recall|Reasoning|Extract|Guess|Check):")
 _LAYOUTS: dict[tuple[str, ...], str] = {
@@ -63,9 +52,9 @@ def extract_final(text: str) -> str | None:
 
 
 def grade(problem_answer: str, kind: AnswerKind, text: str) -> Grade:
-    """Compare the final value of `text` with the right answer, exactly."""
-    value = extract_final(text)
-    format_ok = value is not None and _FORMS[kind].fullmatch(value) is not None
+    """Compare the final value of `text` with the right answer, exactly. Raises ConfigError as `final_form` does."""
+    form, value = final_form(kind), extract_final(text)
+    format_ok = value is not None and form.fullmatch(value) is not None
     return Grade(correct=format_ok and value == problem_answer, format_ok=format_ok, value=value)
 
 

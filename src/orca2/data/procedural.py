@@ -16,7 +16,7 @@ from orca2.rows.source import Survey
 from orca2.strategies import StrategyChoice
 from orca2.tasks.catalogue import family_turns
 from orca2.tasks.family import Family
-from orca2.tasks.problems import Split, make_problem
+from orca2.tasks.problems import ProblemSplit, make_problem
 
 TEACHER = "rule"
 
@@ -31,7 +31,7 @@ class ProceduralSource:
     size: int
     """Rows of an epoch. Every epoch visits the same rows."""
     seed: int
-    split: Split
+    split: ProblemSplit
     level: int
     """Difficulty, 1 to 3."""
     families: Mapping[str, float] | None = None
@@ -105,6 +105,6 @@ class ProceduralSource:
 
 
 def _rebuild(
-    name: str, size: int, seed: int, split: Split, level: int, weights: Mapping[str, float] | None
+    name: str, size: int, seed: int, split: ProblemSplit, level: int, weights: Mapping[str, float] | None
 ) -> ProceduralSource:
     return ProceduralSource(name=name, size=size, seed=seed, split=split, level=level, families=weights)

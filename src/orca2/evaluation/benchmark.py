@@ -13,16 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orca2.answers.extracted import Extraction
+from orca2.answers.extraction import Extraction
 from orca2.errors import ConfigError
-from orca2.records import Rejected
+from orca2.records import AnswerKind, Rejected
 
 Domain = Literal["in_domain", "out_of_domain"]
 DOMAINS = ("in_domain", "out_of_domain")
 """Whether the benchmark's own training split is part of the paper's training data (arXiv 2311.11045, section 5)."""
-
-Kind = Literal["choice", "number", "spans", "last_word", "sequence", "ordering", "text", "chat", "family"]
-"""How an answer is asked for, read and compared; see `orca2.evaluation.benchmarks.kinds`."""
 
 Judgement = Literal["none", "grade", "grounding", "safety"]
 """What a judge adds afterwards: nothing, a grade (1 to 10) of each turn, whether the source supports the text, or
@@ -42,7 +39,7 @@ class Sample:
     """The part of the benchmark that gets its own line in a report, such as an MMLU subject."""
     turns: tuple[str, ...]
     """User texts in order; each is asked after the answer to the one before. All but MT-Bench have one."""
-    kind: Kind
+    kind: AnswerKind
     gold: tuple[tuple[str, ...], ...]
     """Every acceptable answer as its parts; empty where only a judge can tell."""
     choices: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +48,8 @@ class Sample:
     """Character span of `turns[0]` that may be shortened where the prompt is too long; None: nothing may be."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Data for judges and reports, ready for JSON: category, references, source text of a summary."""
+    strict: bool = False
+    """Whether only the final line that the task families demand is an answer; see `orca2.answers.grading`."""
 
 
 class Benchmark(Protocol):

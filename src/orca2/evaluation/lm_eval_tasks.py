@@ -7,8 +7,9 @@
     lm_eval --model hf --model_args pretrained=<run>/student --apply_chat_template \\
             --include_path <folder> --tasks orca2_gsm8k
 
-Only what one answer decides can go there: no second turn, no judge. lm-eval does not say which answers ran into
-their limit, so a final answer that is cut off there is read as it stands; here it does not count (rule `cut_off`).
+Only what one answer decides can go there: no second turn, no judge, and not the strict final line of the task
+families. lm-eval does not say which answers ran into their limit, so a final answer that is cut off there is read as it
+stands; here it does not count (rule `cut_off`).
 """
 
 import json
@@ -21,7 +22,7 @@ import yaml
 
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Sample
-from orca2.evaluation.benchmarks.kinds import KINDS
+from orca2.evaluation.benchmarks.kinds import KINDS, rules_of, score_of
 from orca2.evaluation.sample_plan import SamplePlan
 from orca2.files import atomic_write_text
 from orca2.reasoning import split
@@ -49,7 +50,8 @@ def export_tasks(plan: SamplePlan, folder: Path) -> dict[str, int]:
         written[f"{PREFIX}{name}"] = len(samples)
     if not written:
         raise ConfigError(
-            f"none of {sorted(plan.benchmarks)} can be a task of lm-eval: they have several turns or a judge"
+            f"none of {sorted(plan.benchmarks)} can be a task of lm-eval: they have several turns, a judge, "
+            "or a strict final line"
         )
     atomic_write_text(
         folder / SCORING,
@@ -69,14 +71,13 @@ def command(tasks: Sequence[str], folder: Path, student: str) -> str:
 def process_results(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Metric to value for one answer, as lm-eval asks for them."""
     sample = _sample(document)
-    kind = KINDS[sample.kind]
-    found = kind.read(split(results[0]).answer, sample)
-    scores = kind.score(found.value, sample) if found.ok else dict.fromkeys(kind.metrics, 0.0)
-    return {**scores, "format_ok": float(found.ok)}
+    rules = rules_of(sample.kind, f"sample {sample.id!r}, which another version exported")
+    found = rules.read(split(results[0]).answer, sample)
+    return {**score_of(found, sample, rules), "format_ok": float(found.ok)}
 
 
 def _fits(sample: Sample) -> bool:
-    return sample.kind in KINDS and bool(KINDS[sample.kind].metrics) and len(sample.turns) == 1
+    return not sample.strict and bool(KINDS[sample.kind].metrics) and len(sample.turns) == 1
 
 
 def _document(sample: Sample) -> dict[str, Any]:

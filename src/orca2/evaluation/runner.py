@@ -11,11 +11,11 @@ answered. So a run can go on with another batch size and another number of proce
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from orca2.answers.extracted import Extraction
+from orca2.answers.extraction import Extraction
 from orca2.errors import DataError
 from orca2.evaluation.benchmark import Benchmark, Sample
 from orca2.evaluation.context import fit_to_context
@@ -41,14 +41,6 @@ class AskedSample:
     system: str
     """Text of the system message."""
     sample: Sample
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A sample whose answers are being gathered."""
-
-    asked: AskedSample
-    turns: list[AnsweredTurn] = field(default_factory=list)
 
 
 def expand(plan: SamplePlan, messages: Mapping[str, str], identity: Mapping[str, str]) -> list[AskedSample]:
@@ -147,38 +139,39 @@ def _answer_cell(cell: list[AskedSample], backend: Backend, unanswered: list[Una
     """Records in the order in which answers arrive. A later turn is asked when all earlier ones are answered; one
     without an answer is left out, and its error goes to `unanswered`.
     """
-    pending = [_Pending(one) for one in cell]
+    turns: list[list[AnsweredTurn]] = [[] for _ in cell]
+    pending = list(range(len(cell)))
     while pending:
-        chats, cuts = zip(*(_next_chat(one, backend) for one in pending), strict=True)
+        chats, cuts = zip(*(_next_chat(cell[at], turns[at], backend) for at in pending), strict=True)
         waiting = []
         try:
             for index, reply in backend.answer(chats):
-                one = pending[index]
-                one.turns.append(AnsweredTurn.of(chats[index], reply, cuts[index]))
-                if len(one.turns) < len(one.asked.sample.turns):
-                    waiting.append(index)
+                at = pending[index]
+                turns[at].append(AnsweredTurn.of(chats[index], reply, cuts[index]))
+                if len(turns[at]) < len(cell[at].sample.turns):
+                    waiting.append(at)
                 else:
-                    yield _record(one)
+                    yield _record(cell[at], turns[at])
         except Unanswered as error:
             unanswered.append(error)
-        pending = [pending[index] for index in sorted(waiting)]
+        pending = sorted(waiting)
 
 
-def _next_chat(one: _Pending, backend: Backend) -> tuple[Chat, int]:
-    """The chat for the next turn, and how many tokens were cut out of it."""
-    turn = len(one.turns)
-    history = tuple(Turn(user=done.user, answer=done.output) for done in one.turns)
+def _next_chat(asked: AskedSample, done: Sequence[AnsweredTurn], backend: Backend) -> tuple[Chat, int]:
+    """The chat for the turn after those that are done, and how many tokens were cut out of it."""
+    turn = len(done)
+    history = tuple(Turn(user=one.user, answer=one.output) for one in done)
 
     def chat(sample: Sample) -> Chat:
         return Chat(
-            system=one.asked.system,
+            system=asked.system,
             user=sample.turns[turn],
             history=history,
-            max_new_tokens=one.asked.benchmark.max_new_tokens,
-            about=one.asked.sample,
+            max_new_tokens=asked.benchmark.max_new_tokens,
+            about=asked.sample,
         )
 
-    return fit_to_context(one.asked.sample, chat, backend, cut=turn == 0)
+    return fit_to_context(asked.sample, chat, backend, cut=turn == 0)
 
 
 def _unless_cut(extraction: Extraction, turn: AnsweredTurn, sample: Sample) -> Extraction:
@@ -189,9 +182,9 @@ def _unless_cut(extraction: Extraction, turn: AnsweredTurn, sample: Sample) -> E
     return Extraction((), False, "cut_off")
 
 
-def _record(done: _Pending) -> SampleRecord:
-    asked, benchmark, sample = done.asked, done.asked.benchmark, done.asked.sample
-    extraction = _unless_cut(benchmark.read(done.turns[-1].output, sample), done.turns[-1], sample)
+def _record(asked: AskedSample, turns: Sequence[AnsweredTurn]) -> SampleRecord:
+    benchmark, sample = asked.benchmark, asked.sample
+    extraction = _unless_cut(benchmark.read(turns[-1].output, sample), turns[-1], sample)
     return SampleRecord(
         key=asked.key,
         benchmark=benchmark.name,
@@ -202,7 +195,7 @@ def _record(done: _Pending) -> SampleRecord:
         task=sample.task,
         message=asked.message,
         sample=sample.id,
-        turns=tuple(done.turns),
+        turns=tuple(turns),
         extraction=extraction,
         gold=sample.gold,
         choices=sample.choices,

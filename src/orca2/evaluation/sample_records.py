@@ -19,12 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orca2.answers.extracted import Extraction
+from orca2.answers.extraction import Extraction
 from orca2.errors import CheckpointError, DataError
-from orca2.evaluation.benchmark import Domain, Judgement, Kind
+from orca2.evaluation.benchmark import Domain, Judgement
 from orca2.files import growing
 from orca2.generation import Chat, ChatReply, FinishReason
 from orca2.reasoning import split
+from orca2.records import ANSWER_KINDS, AnswerKind
 
 SYNC_EVERY_S = 1.0
 """Seconds between two calls of fsync; ours. A killed process loses no whole line, a lost machine this much."""
@@ -80,7 +81,7 @@ class SampleRecord:
     version: int
     domain: Domain
     judgement: Judgement
-    kind: Kind
+    kind: AnswerKind
     task: str
     message: str
     """Name of the system message; its text stands in the prompt."""
@@ -112,7 +113,8 @@ def to_line(record: SampleRecord) -> str:
 
 
 def from_line(line: str) -> SampleRecord:
-    """Raises DataError where the line is not a whole, unchanged record; the message says why."""
+    """Raises DataError where the line is not a whole, unchanged record, and CheckpointError where it is one of another
+    version; the message says why."""
     try:
         content = json.loads(line)
         check = content.pop("check")
@@ -125,6 +127,9 @@ def from_line(line: str) -> SampleRecord:
     span = None if read["span"] is None else (read["span"][0], read["span"][1])
     content["extraction"] = Extraction(tuple(read["value"]), read["ok"], read["rule"], span)
     content["gold"] = tuple(map(tuple, content["gold"]))
+    if content["kind"] not in ANSWER_KINDS:
+        allowed = ", ".join(ANSWER_KINDS)
+        raise CheckpointError(f"written by another version: kind = {content['kind']!r}; allowed are {allowed}")
     return SampleRecord(**content)
 
 
@@ -132,6 +137,8 @@ def read_records(path: Path) -> Iterator[SampleRecord | str]:
     """Every record of a file, and for each line that is not a record a sentence that says which and why.
 
     A last line without a line break was torn by a crash, and is left out.
+
+    Raises CheckpointError at the first record of another version, so that no evaluation is asked again unbidden.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -141,6 +148,10 @@ def read_records(path: Path) -> Iterator[SampleRecord | str]:
                 yield from_line(line.decode("utf-8"))
             except (DataError, UnicodeDecodeError) as error:
                 yield f"{path.name}, line {number}: {error}"
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"{path}, line {number}: {error}; move this folder away, or evaluate into another one"
+                ) from error
 
 
 class RecordWriter:

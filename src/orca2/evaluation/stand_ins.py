@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from orca2.evaluation.benchmark import Kind, Sample
+from orca2.evaluation.benchmark import Sample
+from orca2.records import AnswerKind
 
 
 class StandIn(Protocol):
@@ -64,18 +65,18 @@ class Silent:
 
 def gold_wordings(sample: Sample) -> list[str]:
     """Every wording of the right answer that a reader of this kind of answer must understand."""
-    return _WORDINGS[sample.kind](sample)
+    return _strict_wordings(sample) if sample.strict else _WORDINGS[sample.kind](sample)
 
 
 def _guess(sample: Sample, rng: Random) -> str:
     labels = list(sample.choices)
-    if sample.kind == "ordering":
+    if sample.kind == "order":
         return ", ".join(rng.sample(labels, len(labels)))
     if labels:
         return rng.choice(labels)
-    if sample.kind == "number" or sample.metadata.get("answer_kind") == "number":
+    if sample.kind == "number":
         return str(rng.randrange(100))
-    if sample.metadata.get("answer_kind") == "yes_no":
+    if sample.kind == "yes_no":
         return rng.choice(("yes", "no"))
     words = [word for word in sample.turns[0].split() if word.isalpha()]
     return rng.choice(words or ["none"])
@@ -161,7 +162,7 @@ def _number_wordings(sample: Sample) -> list[str]:
     )
 
 
-def _spans_wordings(sample: Sample) -> list[str]:
+def _span_wordings(sample: Sample) -> list[str]:
     """Wordings of each annotator's answer."""
     wordings = []
     for plain in map("; ".join, sample.gold):
@@ -177,13 +178,13 @@ def _word_wordings(sample: Sample) -> list[str]:
     )
 
 
-def _sequence_wordings(sample: Sample) -> list[str]:
+def _list_wordings(sample: Sample) -> list[str]:
     plain = " ".join(sample.gold[0])
     listed = ", ".join(sample.gold[0])
     return _single_wordings(sample, plain, (f"Answer: {listed}", plain))
 
 
-def _ordering_wordings(sample: Sample) -> list[str]:
+def _order_wordings(sample: Sample) -> list[str]:
     order = sample.gold[0]
     styles = (
         ", ".join(order),
@@ -208,7 +209,7 @@ def _chat_wordings(sample: Sample) -> list[str]:
     return [f"Here is a reply to: {sample.turns[0]}", *filter(None, sample.metadata["reference"])]
 
 
-def _family_wordings(sample: Sample) -> list[str]:
+def _strict_wordings(sample: Sample) -> list[str]:
     """The families demand one strict format, so only what stands before it varies."""
     final = f"Answer: {sample.gold[0][0]}"
     return [
@@ -217,14 +218,13 @@ def _family_wordings(sample: Sample) -> list[str]:
     ]
 
 
-_WORDINGS: Mapping[Kind, Callable[[Sample], list[str]]] = {
+_WORDINGS: Mapping[AnswerKind, Callable[[Sample], list[str]]] = {
     "choice": _choice_wordings,
     "number": _number_wordings,
-    "spans": _spans_wordings,
-    "last_word": _word_wordings,
-    "sequence": _sequence_wordings,
-    "ordering": _ordering_wordings,
+    "span": _span_wordings,
+    "word": _word_wordings,
+    "list": _list_wordings,
+    "order": _order_wordings,
     "text": _text_wordings,
     "chat": _chat_wordings,
-    "family": _family_wordings,
 }

@@ -16,7 +16,7 @@ from orca2.generation.tokens import TokenBackend, context_of, load_renderer
 from orca2.modelling.build import READ_ERRORS
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+StudentDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class HFSpec:
     name: str
     device: Device
     """`auto`: CUDA where there is one; several processes take one device each."""
-    dtype: Precision
+    dtype: StudentDtype
     """Type of the weights. `auto`: float32 on a CPU, bfloat16 on CUDA. In 16 bits, what a prompt is batched with can
     change the rounding, and so a greedy answer."""
     batch_tokens: int
@@ -39,10 +39,10 @@ class HFSpec:
     """Context in tokens; None: the student's own."""
 
     def __post_init__(self) -> None:
-        if self.device not in get_args(Device) or self.dtype not in get_args(Precision):
+        if self.device not in get_args(Device) or self.dtype not in get_args(StudentDtype):
             raise ConfigError(
                 f"backend.device = {self.device!r}, backend.dtype = {self.dtype!r}: choose from {get_args(Device)} "
-                f"and {get_args(Precision)}"
+                f"and {get_args(StudentDtype)}"
             )
         if self.batch_tokens < 1 or (self.max_len is not None and self.max_len < 2):
             raise ConfigError(

@@ -32,6 +32,9 @@ NF4 = 0.5 + 8 / (64 * 8)
 """Bytes of a 4-bit weight with its scales: one in 8 bits for 64 weights, plus scales of scales, which are negligible
 (QLoRA, arXiv 2305.14314, section 3)."""
 
+Parallelism = Literal["one", "ddp", "fsdp"]
+"""How the weights lie: on the one device, whole on each, or cut over all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -46,7 +49,7 @@ class Setting:
     compute: Literal["fp32", "bf16"]
     master: Literal["fp32", "bf16"]
     """What weights, gradients and optimizer state are kept in."""
-    parallelism: Literal["one", "ddp", "fsdp"]
+    parallelism: Parallelism
     shards: int
     """Ranks that share one copy of the weights; 1 without fsdp."""
     checkpointing: ActivationCheckpointing

@@ -13,11 +13,10 @@ from typing import Literal
 from orca2.data.loader import StepShape
 from orca2.errors import ConfigError
 from orca2.modelling.recompute import ActivationCheckpointing
-from orca2.planning.memory import ADAM_STATES, BF16, FP32, Memory, Setting, memory_of
+from orca2.planning.memory import ADAM_STATES, BF16, FP32, Memory, Parallelism, Setting, memory_of
 from orca2.planning.shape import LoraSize, ModelShape
 from orca2.planning.work import StageOutline, StageWork, work_of
 
-Parallelism = Literal["one", "ddp", "fsdp"]
 LARGEST_CLUSTER = 1024
 """Most GPUs that a remedy names."""
 

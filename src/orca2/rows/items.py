@@ -9,18 +9,16 @@ natural_instructions/task1146_country_capital/task1146-caea...    id = collectio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol
 
 from orca2.errors import DataError
 from orca2.hashing import is_unicode
-from orca2.records import Rejected
+from orca2.records import ANSWER_KINDS, AnswerKind, Rejected
 
-AnswerKind = Literal["number", "choice", "yes_no", "word", "list", "order", "span", "expression", "gym", "text"]
-"""How an answer is checked. `text` is free text that no rule can check; `gym` has its own scorer."""
+TASK_KINDS = tuple(kind for kind in ANSWER_KINDS if kind != "chat")
+"""The kinds of a task's answers: a task is one question, and a conversation has several."""
 
-ANSWER_KINDS: tuple[str, ...] = get_args(AnswerKind)
-
-_FORMS: dict[str, re.Pattern[str]] = {
+_FORMS: dict[AnswerKind, re.Pattern[str]] = {
     "number": re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)"),
     "yes_no": re.compile(r"(?i:yes|no)\.?"),
     "order": re.compile(r"\d+"),
@@ -74,10 +72,8 @@ class TaskItem:
                 raise DataError(f"item {self.id!a}: {text[:40]!a} holds half of a surrogate pair; no file can hold it")
         if not self.user.strip():
             raise DataError(f"item {self.id}: the text for the user is empty")
-        if self.answer_kind not in ANSWER_KINDS:
-            raise DataError(
-                f"item {self.id}: answer_kind is {self.answer_kind!r}; allowed are {', '.join(ANSWER_KINDS)}"
-            )
+        if self.answer_kind not in TASK_KINDS:
+            raise DataError(f"item {self.id}: answer_kind is {self.answer_kind!r}; allowed are {', '.join(TASK_KINDS)}")
         labels = {option.label for option in self.options}
         if self.answer_kind == "choice" and not set(self.gold) <= labels:
             raise DataError(f"item {self.id}: gold {self.gold} is not among the options {sorted(labels)}")

@@ -25,7 +25,7 @@ always asked anew."""
 
 TroubleKind = Literal["rate_limit", "server", "timeout", "connection", "malformed"]
 
-FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+ReplyEnd = Literal["stop", "length", "content_filter", "tool_calls"]
 """Why an answer ended, whatever the server calls it: see `orca2.serving.wire.FINISH_REASONS`."""
 
 
@@ -58,7 +58,7 @@ class Reply:
 
     text: str
     finish_reason: str
-    """A `FinishReason`; caches of earlier versions hold others, which `accepted` does not take for success."""
+    """A `ReplyEnd`; caches of earlier versions hold others, which `accepted` does not take for success."""
     usage: Usage
     model: str
     """Model and revision as the server reports them; an `Example`'s teacher."""

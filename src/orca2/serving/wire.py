@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 
 from orca2.errors import ConfigError
 from orca2.records import Turn
-from orca2.serving.outcomes import NO_USAGE, Failure, FinishReason, Outcome, Reply, Trouble, Usage
+from orca2.serving.outcomes import NO_USAGE, Failure, Outcome, Reply, ReplyEnd, Trouble, Usage
 from orca2.serving.refusals import Speaker, read_error, redacted
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 TOKEN_LIMIT_FIELDS: tuple[TokenLimitField, ...] = get_args(TokenLimitField)
-FINISH_REASONS: Mapping[str, FinishReason] = {
+FINISH_REASONS: Mapping[str, ReplyEnd] = {
     # OpenAI and vLLM; Together's and TGI's for the end token; Anthropic's; Cohere's
     **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
     # OpenAI and vLLM; Anthropic's and Gemini's; Mistral's for the context

@@ -19,7 +19,7 @@ from orca2.records import Example, Turn
 from orca2.synthesis.builders.few_shot import FewShot
 from orca2.synthesis.dataset_files import ANSWERS, EXAMPLES, WrittenFile, write_lines, write_shards
 from orca2.synthesis.sampling import TaskMix
-from orca2.synthesis.spill import Kind, Spill, count_rows, sorted_rows
+from orca2.synthesis.spill import LineKind, Spill, count_rows, sorted_rows
 from orca2.synthesis.synthesis_job import SynthesisJob
 
 DATA, ANSWERS_FOLDER = "data", "rejected_answers"
@@ -137,14 +137,14 @@ def _named(folder: str, files: Mapping[str, WrittenFile]) -> dict[str, WrittenFi
     return {f"{folder}/{name}": file for name, file in files.items()}
 
 
-def _tallied(ranks: Sequence[Path], kind: Kind, tally: Counter[str], key: str) -> Iterator[dict[str, Any]]:
+def _tallied(ranks: Sequence[Path], kind: LineKind, tally: Counter[str], key: str) -> Iterator[dict[str, Any]]:
     for row in sorted_rows(ranks, kind):
         tally[row[key]] += 1
         yield row
 
 
 def _why_none(job: SynthesisJob, ranks: Sequence[Path]) -> str:
-    kinds: tuple[tuple[Kind, str, str], ...] = (
+    kinds: tuple[tuple[LineKind, str, str], ...] = (
         ("rejected", "not asked", "reason"), ("failure", "without an answer", "reason"),
         ("answer", "answers that verification does not keep", "reason"),
     )  # fmt: skip

@@ -23,10 +23,10 @@ from orca2.hashing import hash64
 BUCKETS = 128
 """Files of one spill; a bucket is sorted in memory. A million rows of 2 kB make buckets of 16 MB."""
 
-Kind = Literal["example", "answer", "failure", "rejected"]
+LineKind = Literal["example", "answer", "failure", "rejected"]
 """`example`: kept; `answer`: an answer that was not kept; `failure`: a request without an answer; `rejected`: an
 item that was not asked."""
-_TAGS: Mapping[Kind, bytes] = {"example": b"e", "answer": b"a", "failure": b"f", "rejected": b"r"}
+_TAGS: Mapping[LineKind, bytes] = {"example": b"e", "answer": b"a", "failure": b"f", "rejected": b"r"}
 
 
 class Spill:
@@ -44,7 +44,7 @@ class Spill:
             folder.mkdir(parents=True, exist_ok=True)
         self._files: dict[int, BinaryIO] = {}
 
-    def write(self, kind: Kind, id: str, row: Mapping[str, Any]) -> None:
+    def write(self, kind: LineKind, id: str, row: Mapping[str, Any]) -> None:
         """`id` decides the row's place; rows of one id are ordered by their JSON."""
         place = hash64(id)
         line = b"%s%016x%s\n" % (_TAGS[kind], place, json.dumps({"id": id, **row}).encode())
@@ -74,7 +74,7 @@ class Spill:
         return self._files[number]
 
 
-def sorted_rows(folders: Sequence[Path], kind: Kind) -> Iterator[dict[str, Any]]:
+def sorted_rows(folders: Sequence[Path], kind: LineKind) -> Iterator[dict[str, Any]]:
     """All rows of a kind in the folders of several spills, in the order of their ids' hashes."""
     tag = _TAGS[kind]
     for number in range(BUCKETS):
@@ -88,7 +88,7 @@ def sorted_rows(folders: Sequence[Path], kind: Kind) -> Iterator[dict[str, Any]]
             yield json.loads(line[17:])
 
 
-def count_rows(folders: Sequence[Path], kind: Kind) -> int:
+def count_rows(folders: Sequence[Path], kind: LineKind) -> int:
     """How many rows `sorted_rows` gives."""
     count = 0
     for path in (path for folder in folders for path in folder.glob("bucket-*")):

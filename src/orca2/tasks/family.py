@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from orca2.errors import ConfigError
 from orca2.records import AnswerKind
-from orca2.tasks.traces import final_line
+from orca2.tasks.traces import final_form, final_line
 
 State = TypeVar("State")
 
@@ -57,7 +57,8 @@ class Problem(Generic[State]):
 class Family(Generic[State]):
     """A kind of question, how to draw one, and how to answer it under each strategy.
 
-    Raises ConfigError when a strategy is unknown, a required one is missing, or `best` is not offered.
+    Raises ConfigError when a strategy is unknown, a required one is missing, or `best` is not offered, or when no final
+    line can hold an answer of its kind.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Family(Generic[State]):
     """Rows in each turn through the families; 2 for one that a tiny student is slow to learn."""
 
     def __post_init__(self) -> None:
+        final_form(self.answer_kind)
         unknown = sorted(set(self.teachers) - set(STRATEGIES[1:]))
         if unknown:
             raise ConfigError(

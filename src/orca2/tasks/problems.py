@@ -15,7 +15,7 @@ from orca2.errors import ConfigError, DataError
 from orca2.hashing import hash64
 from orca2.tasks.family import Family, Problem
 
-Split = Literal["train", "held_out"]
+ProblemSplit = Literal["train", "held_out"]
 SPLITS = ("train", "held_out")
 
 HELD_OUT_SHARE = 8
@@ -26,12 +26,12 @@ MAX_ATTEMPTS = 1000
 State = TypeVar("State")
 
 
-def split_of(question: str) -> Split:
+def split_of(question: str) -> ProblemSplit:
     """The split that a question always belongs to."""
     return "held_out" if hash64(question) % HELD_OUT_SHARE == 0 else "train"
 
 
-def make_problem(family: Family[State], seed: int, split: Split, index: int, level: int) -> Problem[State]:
+def make_problem(family: Family[State], seed: int, split: ProblemSplit, index: int, level: int) -> Problem[State]:
     """Problem number `index` of a split; equal arguments give equal problems in every process.
 
     Raises ConfigError for a split or level that does not exist, or a negative index; DataError

@@ -6,9 +6,9 @@ from orca2.answers.extraction import (
     Reader,
     choice_reader,
     extract,
+    list_reader,
     number_reader,
-    ordering_reader,
-    sequence_reader,
+    order_reader,
     span_reader,
     word_reader,
 )
@@ -23,9 +23,9 @@ YES_NO = choice_reader({"Yes": "Yes", "No": "No"})
 NUMBER = number_reader()
 SPANS = span_reader("The Broncos beat the Chiefs by 3.5 points; 15,557 people came from Spain and Italy.")
 WORD = word_reader()
-BRACKETS = sequence_reader("( [ {")
-WORDS = sequence_reader("List: pear apple zebra")
-ORDER = ordering_reader({"A": "x", "B": "y", "C": "z"})
+BRACKETS = list_reader("( [ {")
+WORDS = list_reader("List: pear apple zebra")
+ORDER = order_reader({"A": "x", "B": "y", "C": "z"})
 
 # One extraction bug of a peer's tracker a row: issue, reader, text, right value (None: nothing may be read).
 PEER_BUGS: list[tuple[str, Reader, str, tuple[str, ...] | None]] = [

@@ -20,8 +20,9 @@ from hydra import compose, initialize_config_dir
 from orca2.answers.verification.checkers import Verifier
 from orca2.evaluation.benchmark import Benchmark, Sample, flatten
 from orca2.evaluation.benchmarks.stored import StoredBenchmark
+from orca2.records import AnswerKind
 from orca2.rows.forms import FORMS
-from orca2.rows.items import AnswerKind, Option, TaskItem
+from orca2.rows.items import Option, TaskItem
 from orca2.settings import build
 
 ROOT = Path(__file__).parents[3]

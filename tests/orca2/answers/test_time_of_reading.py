@@ -16,9 +16,9 @@ from orca2.answers.extraction import (
     Reader,
     choice_reader,
     extract,
+    list_reader,
     number_reader,
-    ordering_reader,
-    sequence_reader,
+    order_reader,
     span_reader,
     word_reader,
 )
@@ -33,8 +33,8 @@ READERS: dict[str, Reader] = {
     "number": number_reader(),
     "span": span_reader("The Broncos beat the Chiefs by 3.5 points"),
     "word": word_reader(),
-    "list": sequence_reader("List: pear apple zebra"),
-    "order": ordering_reader({"A": "x", "B": "y", "C": "z"}),
+    "list": list_reader("List: pear apple zebra"),
+    "order": order_reader({"A": "x", "B": "y", "C": "z"}),
 }
 GOLD = {
     "number": "10",

@@ -248,7 +248,7 @@ def test_official_form(
     samples, rejected = read(name, tmp_path)
     assert [sample.id for sample in samples] == [f"{name}/{tail}" for tail in ids]
     for sample, answer in zip(samples, answers, strict=True):
-        if sample.kind == "ordering":
+        if sample.kind == "order":
             assert tuple(sample.choices[label] for label in sample.gold[0]) == answer
         else:
             assert (right(sample) if sample.choices else sample.gold) == answer
@@ -359,7 +359,8 @@ SETTINGS: Mapping[str, Any] = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "numbr"}, "unknown kind 'numbr'"),
+        ({"kind": "numbr"}, "kind = 'numbr'; allowed are \\['choice', "),
+        ({"kind": "gym"}, "kind = 'gym'"),
         ({"domain": "in"}, "domain = 'in'"),
         ({"prompt": "{passage}"}, r"names \['passage'\]"),
         ({"tasks": {}}, "at least one task"),

@@ -63,11 +63,21 @@ def test_scores_survive_the_way_to_lm_eval_and_back(tmp_path: Path) -> None:
             assert process_results(document, [""]) == {"accuracy": 0.0, "format_ok": 0.0}
 
 
-def test_what_needs_a_judge_stays_here(tmp_path: Path) -> None:
-    """lm-eval asks one turn and knows no judge: a score from there would be none."""
-    with pytest.raises(ConfigError, match="several turns or a judge"):
-        export_tasks(plan(tmp_path / "data", "mt_bench"), tmp_path / "tasks")
+def test_what_lm_eval_cannot_score_stays_here(tmp_path: Path) -> None:
+    """lm-eval asks one turn, knows no judge, and would read a strict final line leniently: other scores than here."""
+    for name in ("mt_bench", "procedural"):
+        with pytest.raises(ConfigError, match="several turns, a judge, or a strict final line"):
+            export_tasks(plan(tmp_path / "data", name), tmp_path / "tasks")
     assert "--apply_chat_template" in command(["orca2_gsm8k"], tmp_path, "runs/mine/student")
+
+
+def test_tasks_of_another_version_are_refused(tmp_path: Path) -> None:
+    """A kind that was renamed since would end lm-eval with a bare KeyError after hours of answers."""
+    export_tasks(plan(tmp_path / "data", "gsm8k"), tmp_path / "tasks")
+    document = json.loads((tmp_path / "tasks" / "data" / "gsm8k.jsonl").read_text().splitlines()[0])
+    document["sample"] = json.dumps(json.loads(document["sample"]) | {"kind": "last_word"})
+    with pytest.raises(ConfigError, match=r"another version exported: kind = 'last_word'; allowed are .*'word'"):
+        process_results(document, ["Answer: 1"])
 
 
 @pytest.mark.slow

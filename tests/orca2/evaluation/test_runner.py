@@ -83,6 +83,15 @@ def test_a_torn_or_changed_line_is_asked_again(tmp_path: Path) -> None:
     assert {chat.user for chat in again.asked} == {"w1 and more", "w2 and more"}
 
 
+def test_records_of_another_version_are_one_error(tmp_path: Path) -> None:
+    """A report would silently lack benchmarks, or warn a thousand times, where a kind has another name now."""
+    (record,) = records(plan_of([number(0)], "gsm8k"), Words(), tmp_path)
+    old = to_line(replace(record, kind="last_word"))  # type: ignore[arg-type]
+    (tmp_path / "samples.jsonl").write_text(f"{old}\n{old}\n")
+    with pytest.raises(CheckpointError, match=r"samples.jsonl, line 1: .*'last_word'.*evaluate into another one"):
+        stored_records(tmp_path)
+
+
 def test_a_writer_cuts_off_what_a_crash_tore(tmp_path: Path) -> None:
     """Appending to half a line would lose the next record too; two writers would mix their lines."""
     record = records(plan_of([number(0)], "gsm8k"), Words(), tmp_path)[0]

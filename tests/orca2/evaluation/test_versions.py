@@ -31,15 +31,13 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"question": "Q?", "options": ["1,000", "2"], "labels": ["1", "2"], "onehot": [0, 1]},
     ],
     "number": [{"question": "How many?", "answer": "2 + 2 = 4\n#### 1,004.50"}],
-    "spans": [
-        {"passage": "Spain beat Italy 3 to 2.", "question": "Who?", "answers": [["Spain", "Italy"], ["3 goals"]]}
-    ],
-    "last_word": [{"text": "Once upon a time"}, {"context": "Once upon a", "continuation": "time"}],
-    "sequence": [
+    "span": [{"passage": "Spain beat Italy 3 to 2.", "question": "Who?", "answers": [["Spain", "Italy"], ["3 goals"]]}],
+    "word": [{"text": "Once upon a time"}, {"context": "Once upon a", "continuation": "time"}],
+    "list": [
         {"question": "Sort: b a", "answer": "a b"},
         {"question": "Close: ( [", "answer": "] )"},
     ],
-    "ordering": [{"sentences": ["one", "two", "three"]}],
+    "order": [{"sentences": ["one", "two", "three"]}],
     "text": [{"document": "D.", "query": "Sum up.", "answers": ["It is short.", "Short."]}],
     "chat": [{"turns": ["Hi?", "Why?"], "category": "c", "reference": ["r"]}],
 }

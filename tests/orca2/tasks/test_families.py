@@ -117,6 +117,8 @@ def test_family_refuses_what_it_cannot_offer() -> None:
         make(teachers={})
     with pytest.raises(ConfigError, match="teachers for \\['think'\\]"):
         make(teachers=family.teachers | {"think": lambda _: "x"})
+    with pytest.raises(ConfigError, match="kind 'choice'; allowed are number, word, list, yes_no"):
+        make(answer_kind="choice")
     with pytest.raises(ConfigError, match="levels \\[1, 2, 3\\], not 4"):
         family.problem(Random(0), 4)
     with pytest.raises(ConfigError, match="cannot be answered under 'guess_and_check'"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from orca2.answers.extraction.announcements import COMMON, Noun, Spot
-from orca2.answers.extraction.reading import Found, Reader
+from orca2.answers.extraction.reading import Found, Reader, last_line
 
 _OPEN = r"(?:[\s*_$`\"'“‘(\[{]|\\(?:text|mathrm|mathbf|textbf|boxed|left)\b|\\\()*"
 _NOUN = r"(?:(?:the )?(?:correct )?(?:option|choice|letter|answer|number|statement)\b" + _OPEN + r")?"
@@ -211,13 +211,13 @@ class _Options:
         return written.isupper() and re.match(r"\s", rest) is not None
 
 
-ORDER_NOUNS = (
+_ORDER_NOUNS = (
     *COMMON,
     Noun("order", re.compile(r"\b(?:the|correct|right|final|proper|my)[ \t]{1,3}[*_]{0,3}$", re.IGNORECASE)),
 )
 
 
-def ordering_reader(choices: Mapping[str, str]) -> Reader:
+def order_reader(choices: Mapping[str, str]) -> Reader:
     """A reader of all labels in some order: `C, A, B`, `(C), (A), and (B)`, `C -> A -> B`; none may be missing."""
     labels = set(choices)
     either = "|".join(re.escape(label) for label in choices)
@@ -233,7 +233,23 @@ def ordering_reader(choices: Mapping[str, str]) -> Reader:
         found = after(text.strip())
         return found if found and not re.search(r"\w", text.strip()[found.end :]) else None
 
-    return Reader(after, bare, ORDER_NOUNS)
+    return Reader(after, bare, _ORDER_NOUNS)
+
+
+_DIGITS = re.compile(r"[\s*_$`\"'(\[{]*(\d(?:(?:\s*(?:,|;|-|>|→|->)\s*|\s*)\d)*)[\s*_$`\"')\]}.]*$")
+
+
+def digits_reader() -> Reader:
+    """A reader of the digits 1 to k in some order, as `34152` or `3, 4, 1, 5, 2`; anything else is not an
+    order."""
+
+    def after(tail: str) -> Found | None:
+        match = _DIGITS.match(tail)
+        digits = re.sub(r"\D", "", match[1]) if match else ""
+        complete = sorted(digits) == [str(digit) for digit in range(1, len(digits) + 1)]
+        return Found((digits,), *match.span(1)) if match and len(digits) > 1 and complete else None
+
+    return Reader(after, lambda text: last_line(text, after), _ORDER_NOUNS)
 
 
 _COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\b")

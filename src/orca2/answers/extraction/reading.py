@@ -15,8 +15,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orca2.answers.extracted import NOTHING, Extraction
 from orca2.answers.extraction.announcements import COMMON, Also, Announcement, Noun, Spot, announcements
+
+
+class Extraction(NamedTuple):
+    """What was read out of an answer."""
+
+    value: tuple[str, ...]
+    """The answer's parts; empty where nothing could be read."""
+    ok: bool
+    """Format-OK: exactly one final answer of the right form was found. False means wrong."""
+    rule: str
+    """Name of the rule that decided, such as `marker`, `boxed`, `none` or `conflict`."""
+    span: tuple[int, int] | None = None
+    """Character span of the value in the text."""
+
+
+NOTHING = Extraction((), False, "none")
 
 
 class Found(NamedTuple):

@@ -1,8 +1,8 @@
 """Reads spans of text, one word, or a row of words or brackets.
 
-spans      35 yards; the second quarter             parts are separated by a semicolon
-word       signs   "signs."
-sequence   apple, pear, zebra   ] ) >
+span   35 yards; the second quarter             parts are separated by a semicolon
+word   signs   "signs."
+list   apple, pear, zebra   ] ) >
 """
 
 import re
@@ -17,7 +17,7 @@ _MARKUP = " \t*_`\"'“”‘’$"
 _LAST_WORD = re.compile(r"\b(?:last|missing|next|final)[ \t]{1,3}[*_]{0,3}$", re.IGNORECASE)
 _SORTED = re.compile(r"\b(?:sorted|alphabetical|correct|final)[ \t]{1,3}[*_]{0,3}$", re.IGNORECASE)
 _WORD_NOUNS = (*COMMON, Noun("word", _LAST_WORD))
-_SEQUENCE_NOUNS = (*COMMON, *(Noun(word, _SORTED) for word in ("list", "order", "words", "sequence")))
+_LIST_NOUNS = (*COMMON, *(Noun(word, _SORTED) for word in ("list", "order", "words", "sequence")))
 _ELSEWHERE = re.compile(r"\W*(?:found|stated|given|mentioned|located|shown|provided) (?:in|by|at|above|below)\b", re.I)
 """Says where the answer stands, and not what it is."""
 BARE_WORDS = 6
@@ -26,7 +26,7 @@ BARE_WORDS = 6
 
 def span_reader(source: str) -> Reader:
     """A reader of one or more spans of text. A bare text counts only if its words or numbers fit `source`."""
-    return Reader(_spans_after, lambda text: _known(_short(text, _spans_after), source), words=True)
+    return Reader(_span_after, lambda text: _known(_short(text, _span_after), source), words=True)
 
 
 def word_reader() -> Reader:
@@ -34,12 +34,12 @@ def word_reader() -> Reader:
     return Reader(_word_after, lambda text: _short(text, _word_after), _WORD_NOUNS, words=True)
 
 
-def sequence_reader(source: str) -> Reader:
+def list_reader(source: str) -> Reader:
     """A reader of a row of words, or of brackets: one part for each. Bare words count only if all are in `source`."""
-    return Reader(_sequence_after, lambda text: _known(_sequence_bare(text), source), _SEQUENCE_NOUNS, words=True)
+    return Reader(_list_after, lambda text: _known(_list_bare(text), source), _LIST_NOUNS, words=True)
 
 
-def _spans_after(tail: str) -> Found | None:
+def _span_after(tail: str) -> Found | None:
     if (REASONING.match(tail) and len(tail.split(maxsplit=1)) > 1) or _ELSEWHERE.match(tail):
         return None
     line = first_statement(tail).strip()
@@ -49,13 +49,13 @@ def _spans_after(tail: str) -> Found | None:
 
 
 def _word_after(tail: str) -> Found | None:
-    found = _spans_after(tail)
+    found = _span_after(tail)
     if not found or len(found.value) != 1 or re.match(r"[<\[]", found.value[0]):
         return None
     return found if len(found.value[0].split()) == 1 else None
 
 
-def _sequence_after(tail: str) -> Found | None:
+def _list_after(tail: str) -> Found | None:
     line = _clean(tail.strip())
     start = tail.find(line) if line else 0
     if re.fullmatch(r"[\s()\[\]{}<>,]+", line):
@@ -66,8 +66,8 @@ def _sequence_after(tail: str) -> Found | None:
     return Found(words, start, start + len(line)) if words else None
 
 
-def _sequence_bare(text: str) -> Found | None:
-    return None if "\n" in text.strip() else _sequence_after(text)
+def _list_bare(text: str) -> Found | None:
+    return None if "\n" in text.strip() else _list_after(text)
 
 
 def _short(text: str, after: Callable[[str], Found | None]) -> Found | None:

@@ -10,24 +10,12 @@ text         undecided, unless it is the gold answer word for word
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
-from orca2.answers.extracted import Extraction
-from orca2.answers.extraction import (
-    Reader,
-    choice_reader,
-    extract,
-    number_reader,
-    sequence_reader,
-    span_reader,
-    word_reader,
-)
-from orca2.answers.extraction.choices import ORDER_NOUNS
+from orca2.answers.extraction import Extraction, extract, reader_of
 from orca2.answers.extraction.quantities import whole_quantity
-from orca2.answers.extraction.reading import Found, last_line
 from orca2.answers.verification.expressions import ExpressionChecker
 from orca2.answers.verification.gym_scorer import GymScorer
 from orca2.answers.verification.hedges import hedge, other_label
@@ -133,43 +121,12 @@ def _undecided(reason: str, value: str | None = None) -> Verdict:
 
 
 def _read(item: TaskItem, answer: str) -> Extraction:
-    return extract(answer, _reader(item), item.user)
-
-
-def _reader(item: TaskItem) -> Reader:
-    if options := _options(item):
-        return choice_reader({option.label: option.text for option in options})
-    return _READERS[item.answer_kind](item.user)
+    options = {option.label: option.text for option in _options(item)}
+    return extract(answer, reader_of(item.answer_kind, item.user, options), item.user)
 
 
 def _options(item: TaskItem) -> tuple[Option, ...]:
     return YES_NO if item.answer_kind == "yes_no" else item.options
-
-
-_ORDER = re.compile(r"[\s*_$`\"'(\[{]*(\d(?:(?:\s*(?:,|;|-|>|→|->)\s*|\s*)\d)*)[\s*_$`\"')\]}.]*$")
-
-
-def _order_reader() -> Reader:
-    """A reader of the digits 1 to k in some order, as `34152` or `3, 4, 1, 5, 2`; anything else is not an
-    order."""
-
-    def after(tail: str) -> Found | None:
-        match = _ORDER.match(tail)
-        digits = re.sub(r"\D", "", match[1]) if match else ""
-        complete = sorted(digits) == [str(digit) for digit in range(1, len(digits) + 1)]
-        return Found((digits,), *match.span(1)) if match and len(digits) > 1 and complete else None
-
-    return Reader(after, lambda text: last_line(text, after), ORDER_NOUNS)
-
-
-_READERS: dict[str, Callable[[str], Reader]] = {
-    "number": lambda _: number_reader(),
-    "word": lambda _: word_reader(),
-    "list": sequence_reader,
-    "order": lambda _: _order_reader(),
-    "span": span_reader,
-    "expression": span_reader,
-}
 
 
 def _same_text(one: str, other: str) -> bool:

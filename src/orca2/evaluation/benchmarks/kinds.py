@@ -1,13 +1,13 @@
-"""Kinds of answer: what a row must hold, how the answer is asked for, read and scored.
+"""What a benchmark's rows must hold for each kind of answer, and how that answer is asked for, read and scored.
 
-choice      one labelled option            multiple choice, yes or no
-number      one number                     GSM8K
-spans       one or more texts              DROP
-last_word   one word                       LAMBADA
-sequence    a row of words or brackets     two free-answer tasks of BBH
-ordering    all labels in the right order  story ordering
-text        free text with references      summaries and notes: overlap scores, then a judge
-chat        free text                      MT-Bench: only a judge
+choice   one labelled option            multiple choice, yes or no
+number   one number                     GSM8K
+span     one or more texts              DROP
+word     one word                       LAMBADA
+list     a row of words or brackets     two free-answer tasks of BBH
+order    all labels in the right order  story ordering
+text     free text with references      summaries and notes: overlap scores, then a judge
+chat     free text                      MT-Bench: only a judge
 """
 
 from collections.abc import Callable, Mapping
@@ -15,20 +15,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from orca2.answers.extracted import NOTHING, Extraction
-from orca2.answers.extraction import (
-    choice_reader,
-    extract,
-    number_reader,
-    ordering_reader,
-    sequence_reader,
-    span_reader,
-    word_reader,
-)
+from orca2.answers.extraction import NOTHING, Extraction, extract, list_reader, reader_of
 from orca2.answers.extraction.numbers import plain_number
-from orca2.errors import DataError
+from orca2.errors import ConfigError, DataError
 from orca2.evaluation import metrics
-from orca2.evaluation.benchmark import Kind, Sample
+from orca2.evaluation.benchmark import Sample
+from orca2.records import AnswerKind
 from orca2.rows.layouts import FINAL_MARK
 
 Fields = Mapping[str, Any]
@@ -50,8 +42,8 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerKind:
-    """One kind of answer."""
+class KindRules:
+    """What holds for one kind of answer."""
 
     columns: frozenset[str]
     places: frozenset[str]
@@ -102,7 +94,8 @@ def _listed(choices: Mapping[str, str]) -> str:
 
 def _read_choice(text: str, sample: Sample) -> Extraction:
     # The options alone are blanked too: one of MMLU's reads "(C) is right.", which would pass for a verdict.
-    return extract(text, choice_reader(sample.choices), sample.turns[-1], _listed(sample.choices))
+    turn = sample.turns[-1]
+    return extract(text, reader_of(sample.kind, turn, sample.choices), turn, _listed(sample.choices))
 
 
 def _choice_hint(labels: list[str]) -> str:
@@ -142,7 +135,7 @@ def _options(fields: Fields) -> tuple[list[str], list[str], int]:
     return options, labels, labels.index(label)
 
 
-# Numbers, spans, words ------------------------------------------------------------------------------------
+# Values --------------------------------------------------------------------------------------------------
 
 
 def _fill_number(fields: Fields, _: Random | None) -> Filled:
@@ -154,7 +147,12 @@ def _fill_number(fields: Fields, _: Random | None) -> Filled:
     return Filled({"question": _text(fields, "question"), "hint": hint}, ((number,),))
 
 
-def _fill_spans(fields: Fields, _: Random | None) -> Filled:
+def _read_value(text: str, sample: Sample) -> Extraction:
+    turn = sample.turns[-1]
+    return extract(text, reader_of(sample.kind, turn, sample.choices), turn)
+
+
+def _fill_span(fields: Fields, _: Random | None) -> Filled:
     answers = [tuple(str(span).strip() for span in spans if str(span).strip()) for spans in _need(fields, "answers")]
     gold = tuple(dict.fromkeys(answer for answer in answers if answer))
     if not gold:
@@ -171,7 +169,7 @@ def _fill_spans(fields: Fields, _: Random | None) -> Filled:
     return Filled(texts, gold)
 
 
-def _fill_last_word(fields: Fields, _: Random | None) -> Filled:
+def _fill_word(fields: Fields, _: Random | None) -> Filled:
     text = fields.get("text") or f"{_need(fields, 'context')} {_need(fields, 'continuation')}"
     # Split at any blank: a few continuations of the OpenAI form hold a line break, and the word is what follows it.
     words = str(text).rstrip().rsplit(maxsplit=1)
@@ -181,23 +179,23 @@ def _fill_last_word(fields: Fields, _: Random | None) -> Filled:
     return Filled({"passage": words[0], "hint": hint}, ((words[1],),))
 
 
-_SEQUENCE_HINT = 'Finish with one line that says "Answer:" and then only the answer, its parts separated by blanks.'
+_LIST_HINT = 'Finish with one line that says "Answer:" and then only the answer, its parts separated by blanks.'
 
 
-def _fill_sequence(fields: Fields, _: Random | None) -> Filled:
+def _fill_list(fields: Fields, _: Random | None) -> Filled:
     question = _text(fields, "question")
-    found = sequence_reader(question).after(_text(fields, "answer"))
+    found = list_reader(question).after(_text(fields, "answer"))
     if found is None:
         raise DataError(f"answer {fields['answer'][:40]!r} is not a row of words or brackets")
-    return Filled({"question": question, "hint": _SEQUENCE_HINT}, (found.value,))
+    return Filled({"question": question, "hint": _LIST_HINT}, (found.value,))
 
 
-def _read_sequence(text: str, sample: Sample) -> Extraction:
+def _read_list(text: str, sample: Sample) -> Extraction:
     turn = sample.turns[-1]
-    return extract(text, sequence_reader(turn.replace(_SEQUENCE_HINT, "")), turn)
+    return extract(text, reader_of(sample.kind, turn.replace(_LIST_HINT, ""), {}), turn)
 
 
-def _fill_ordering(fields: Fields, shuffler: Random | None) -> Filled:
+def _fill_order(fields: Fields, shuffler: Random | None) -> Filled:
     sentences = [str(sentence or "").strip() for sentence in _need(fields, "sentences")]
     if len(sentences) < 2 or not all(sentences):
         raise DataError("a sentence is missing")
@@ -247,7 +245,7 @@ def _accuracy(equal: Callable[[str, str], bool]) -> Callable[[tuple[str, ...], S
     return score
 
 
-def _score_spans(value: tuple[str, ...], sample: Sample) -> dict[str, float]:
+def _score_span(value: tuple[str, ...], sample: Sample) -> dict[str, float]:
     scores = [metrics.drop_scores(value, gold) for gold in sample.gold]
     return {"accuracy": max(exact for exact, _ in scores), "f1": max(f1 for _, f1 in scores)}
 
@@ -261,8 +259,8 @@ def _same(one: str, other: str) -> bool:
     return one.lower() == other.lower()
 
 
-KINDS: Mapping[Kind, AnswerKind] = {
-    "choice": AnswerKind(
+KINDS: Mapping[AnswerKind, KindRules] = {
+    "choice": KindRules(
         columns=frozenset({"passage", "question", "options", "labels", "label", "index", "onehot", "scores"}),
         places=frozenset({"passage", "question", "options", "hint"}),
         metrics=("accuracy",),
@@ -270,47 +268,47 @@ KINDS: Mapping[Kind, AnswerKind] = {
         read=_read_choice,
         score=_accuracy(str.__eq__),
     ),
-    "number": AnswerKind(
+    "number": KindRules(
         columns=frozenset({"question", "answer"}),
         places=frozenset({"question", "hint"}),
         metrics=("accuracy",),
         fill=_fill_number,
-        read=lambda text, sample: extract(text, number_reader(), sample.turns[-1]),
+        read=_read_value,
         score=_accuracy(metrics.equal_numbers),
     ),
-    "spans": AnswerKind(
+    "span": KindRules(
         columns=frozenset({"passage", "question", "answers"}),
         places=frozenset({"passage", "question", "hint"}),
         metrics=("accuracy", "f1"),
-        fill=_fill_spans,
-        read=lambda text, sample: extract(text, span_reader(sample.turns[-1]), sample.turns[-1]),
-        score=_score_spans,
+        fill=_fill_span,
+        read=_read_value,
+        score=_score_span,
     ),
-    "last_word": AnswerKind(
+    "word": KindRules(
         columns=frozenset({"text", "context", "continuation"}),
         places=frozenset({"passage", "hint"}),
         metrics=("accuracy",),
-        fill=_fill_last_word,
-        read=lambda text, sample: extract(text, word_reader(), sample.turns[-1]),
+        fill=_fill_word,
+        read=_read_value,
         score=_accuracy(metrics.equal_words),
     ),
-    "sequence": AnswerKind(
+    "list": KindRules(
         columns=frozenset({"question", "answer"}),
         places=frozenset({"question", "hint"}),
         metrics=("accuracy",),
-        fill=_fill_sequence,
-        read=_read_sequence,
+        fill=_fill_list,
+        read=_read_list,
         score=_accuracy(_same),
     ),
-    "ordering": AnswerKind(
+    "order": KindRules(
         columns=frozenset({"sentences"}),
         places=frozenset({"options", "hint"}),
         metrics=("accuracy",),
-        fill=_fill_ordering,
-        read=lambda text, sample: extract(text, ordering_reader(sample.choices), sample.turns[-1]),
+        fill=_fill_order,
+        read=_read_value,
         score=_accuracy(str.__eq__),
     ),
-    "text": AnswerKind(
+    "text": KindRules(
         columns=frozenset({"document", "query", "answers"}),
         places=frozenset({"document", "query"}),
         metrics=("rouge1", "rouge2", "rougeL", "bleu"),
@@ -318,7 +316,7 @@ KINDS: Mapping[Kind, AnswerKind] = {
         read=_read_text,
         score=_score_text,
     ),
-    "chat": AnswerKind(
+    "chat": KindRules(
         columns=frozenset({"turns", "category", "reference"}),
         places=frozenset({"question"}),
         metrics=(),
@@ -327,3 +325,15 @@ KINDS: Mapping[Kind, AnswerKind] = {
         score=lambda value, sample: {},
     ),
 }
+
+
+def rules_of(kind: AnswerKind, where: str) -> KindRules:
+    """The rules of a kind. Raises ConfigError, which begins with `where`, for one that no benchmark's rows hold."""
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: kind = {kind!r}; allowed are {list(KINDS)}")
+    return KINDS[kind]
+
+
+def score_of(extraction: Extraction, sample: Sample, rules: KindRules) -> dict[str, float]:
+    """Metric -> value from 0 to 1; all 0 where no answer was read."""
+    return rules.score(extraction.value, sample) if extraction.ok else dict.fromkeys(rules.metrics, 0.0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orca2.answers.extracted import NOTHING, Extraction
+from orca2.answers.extraction import NOTHING, Extraction
 from orca2.answers.grading import grade
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Domain, Judgement, Sample
@@ -60,13 +60,13 @@ class ProceduralBenchmark:
                     benchmark=self.name,
                     task=name,
                     turns=(problem.question,),
-                    kind="family",
+                    kind=family.answer_kind,
                     gold=((problem.answer,),),
-                    metadata={"answer_kind": family.answer_kind},
+                    strict=True,
                 )
 
     def read(self, text: str, sample: Sample) -> Extraction:
-        verdict = grade(sample.gold[0][0], sample.metadata["answer_kind"], text)
+        verdict = grade(sample.gold[0][0], sample.kind, text)
         if not verdict.format_ok or verdict.value is None:
             return NOTHING
         end = len(text.rstrip())

@@ -11,12 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from orca2.answers.extracted import Extraction
+from orca2.answers.extraction import Extraction
 from orca2.errors import ConfigError, DataError
-from orca2.evaluation.benchmark import DOMAINS, Domain, Judgement, Kind, Sample
-from orca2.evaluation.benchmarks.kinds import KINDS, AnswerKind, Filled
+from orca2.evaluation.benchmark import DOMAINS, Domain, Judgement, Sample
+from orca2.evaluation.benchmarks.kinds import KINDS, Filled, KindRules, rules_of, score_of
 from orca2.hashing import is_unicode
-from orca2.records import Rejected
+from orca2.records import AnswerKind, Rejected
 from orca2.rows.benchmark_rows import Layout
 
 _EVERYWHERE = frozenset({"id", "task"})
@@ -33,7 +33,7 @@ class StoredBenchmark:
     name: str
     version: int
     domain: Domain
-    kind: Kind
+    kind: AnswerKind
     max_new_tokens: int
     prompt: str
     """Template of the first user turn; `{places}` are those of the kind."""
@@ -47,8 +47,7 @@ class StoredBenchmark:
 
     def __post_init__(self) -> None:
         where = f"benchmark {self.name!r}"
-        if self.kind not in KINDS:
-            raise ConfigError(f"{where}: unknown kind {self.kind!r}; allowed are {sorted(KINDS)}")
+        rules = rules_of(self.kind, where)
         if self.domain not in DOMAINS:
             raise ConfigError(f"{where}: domain = {self.domain!r}; allowed are {list(DOMAINS)}")
         if not self.tasks or not self.layouts:
@@ -58,23 +57,23 @@ class StoredBenchmark:
                 f"{where}: version {self.version} and max_new_tokens {self.max_new_tokens} must be at least 1"
             )
         places = {place for _, place, _, _ in string.Formatter().parse(self.prompt) if place is not None}
-        if places - self._kind.places:
+        if places - rules.places:
             raise ConfigError(
-                f"{where}: the prompt names {sorted(places - self._kind.places)}; kind {self.kind!r} fills "
-                f"{sorted(self._kind.places)}"
+                f"{where}: the prompt names {sorted(places - rules.places)}; kind {self.kind!r} fills "
+                f"{sorted(rules.places)}"
             )
         self._layouts()
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return self._kind.metrics
+        return self._rules.metrics
 
     @property
-    def _kind(self) -> AnswerKind:
+    def _rules(self) -> KindRules:
         return KINDS[self.kind]
 
     def _layouts(self) -> list[Layout]:
-        known = self._kind.columns | _EVERYWHERE
+        known = self._rules.columns | _EVERYWHERE
         return [Layout.read(self.name, name, entries, known) for name, entries in self.layouts.items()]
 
     def samples(self, data_dir: Path | None) -> Iterator[Sample | Rejected]:
@@ -121,7 +120,7 @@ class StoredBenchmark:
                 yield self._rejected(f"{subtask}/{key}", str(error))
 
     def _sample(self, sample_id: str, task: str, row: Mapping[str, Any]) -> Sample:
-        filled = self._kind.fill(row, Random(sample_id) if self.shuffle else None)
+        filled = self._rules.fill(row, Random(sample_id) if self.shuffle else None)
         first, document = _fill_prompt(self.prompt, filled)
         for text in (sample_id, first, *filled.later_turns, *(part for gold in filled.gold for part in gold)):
             if not is_unicode(text):
@@ -142,12 +141,10 @@ class StoredBenchmark:
         return Rejected(source=self.name, row=row, kind="broken", reason=reason)
 
     def read(self, text: str, sample: Sample) -> Extraction:
-        return self._kind.read(text, sample)
+        return self._rules.read(text, sample)
 
     def score(self, extraction: Extraction, sample: Sample) -> dict[str, float]:
-        if not extraction.ok:
-            return dict.fromkeys(self.metrics, 0.0)
-        return self._kind.score(extraction.value, sample)
+        return score_of(extraction, sample, self._rules)
 
 
 def _fill_prompt(template: str, filled: Filled) -> tuple[str, tuple[int, int] | None]:

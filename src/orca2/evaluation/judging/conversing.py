@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orca2.answers.extracted import NOTHING, Extraction
+from orca2.answers.extraction import NOTHING, Extraction
 from orca2.asking.budget import Budget, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking

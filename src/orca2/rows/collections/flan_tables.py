@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orca2.errors import DataError
-from orca2.records import Rejected
+from orca2.records import AnswerKind, Rejected
 from orca2.rows.collections.fields import items_of_lines, lines, matching
 from orca2.rows.collections.gold_kinds import kind_of_answers, options_in
-from orca2.rows.items import AnswerKind, Option, TaskItem
+from orca2.rows.items import Option, TaskItem
 
 COLUMNS = ("question", "answer", "rationale")
 

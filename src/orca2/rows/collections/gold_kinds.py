@@ -11,7 +11,8 @@ anything longer           text        free text; only a judge could check it
 import re
 from collections.abc import Collection, Sequence
 
-from orca2.rows.items import AnswerKind, Option
+from orca2.records import AnswerKind
+from orca2.rows.items import Option
 
 LABELS_AT_MOST = 8
 """A task with at most this many different answers classifies; ours, from the label sets of Natural

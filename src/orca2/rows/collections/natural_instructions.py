@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orca2.errors import DataError
-from orca2.records import Rejected
+from orca2.records import AnswerKind, Rejected
 from orca2.rows.collections.fields import (
     broken,
     found,
@@ -25,7 +25,7 @@ from orca2.rows.collections.fields import (
     texts_field,
 )
 from orca2.rows.collections.gold_kinds import kind_of_answers
-from orca2.rows.items import AnswerKind, Option, TaskItem
+from orca2.rows.items import Option, TaskItem
 
 
 class Task(NamedTuple):

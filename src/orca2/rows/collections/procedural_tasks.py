@@ -15,7 +15,7 @@ from orca2.records import Rejected
 from orca2.rows.items import TaskItem
 from orca2.tasks.catalogue import families, family_turns
 from orca2.tasks.family import Problem
-from orca2.tasks.problems import SPLITS, Split, make_problem
+from orca2.tasks.problems import SPLITS, ProblemSplit, make_problem
 
 _LINEAGE = re.compile(r"(\w+) level=(\d+) seed=(-?\d+) split=(\w+) index=(\d+)")
 
@@ -32,7 +32,7 @@ class ProceduralTasks:
     size: int
     seed: int
     level: int
-    split: Split = "train"
+    split: ProblemSplit = "train"
     families: Mapping[str, float] | None = None
     """Family to weight, exact to two decimals; None for all, each with its own share."""
 
@@ -81,4 +81,4 @@ def problem_of(item: TaskItem) -> Problem[Any]:
     if match is None:
         raise DataError(f"item {item.id}: lineage {item.lineage!r} is not that of a generated task")
     name, level, seed, split, index = match.groups()
-    return make_problem(families([name])[name], int(seed), cast(Split, split), int(index), int(level))
+    return make_problem(families([name])[name], int(seed), cast(ProblemSplit, split), int(index), int(level))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from orca2.errors import ConfigError, DataError
-from orca2.records import Rejected
+from orca2.records import AnswerKind, Rejected
 from orca2.rows.collections.fields import broken, text_field
 from orca2.rows.collections.gold_kinds import kind_of_row
 from orca2.rows.conversations import read_conversation
 from orca2.rows.importing import StoredRow, open_rows
-from orca2.rows.items import ANSWER_KINDS, AnswerKind, TaskItem
+from orca2.rows.items import TASK_KINDS, TaskItem
 from orca2.rows.layouts import FINAL_MARK
 
 FIELDS = ("user", "gold", "task", "category")
@@ -43,8 +43,8 @@ class QuestionFile:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - set(FIELDS)):
             raise ConfigError(f"tasks={self.name}: columns {unknown} are not fields of a question; known are {FIELDS}")
-        if self.kind not in (None, *ANSWER_KINDS):
-            raise ConfigError(f"tasks={self.name}: kind is {self.kind!r}; allowed are {', '.join(ANSWER_KINDS)}, null")
+        if self.kind not in (None, *TASK_KINDS):
+            raise ConfigError(f"tasks={self.name}: kind is {self.kind!r}; allowed are {', '.join(TASK_KINDS)}, null")
 
     @property
     def digest(self) -> str:

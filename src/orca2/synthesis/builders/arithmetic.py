@@ -22,8 +22,8 @@ from random import Random
 from typing import NamedTuple
 
 from orca2.errors import ConfigError
-from orca2.records import Rejected
-from orca2.rows.items import AnswerKind, TaskItem
+from orca2.records import AnswerKind, Rejected
+from orca2.rows.items import TaskItem
 
 ASKS = ("What is {}?", "Calculate {}.", "Work out {}.", "Evaluate {}.", "{} = ?")
 ROOTS = {2: "square", 3: "cube", 4: "fourth", 5: "fifth"}

@@ -3,7 +3,7 @@
 import pytest
 
 from orca2.answers.verification.checkers import Outcome, Verifier
-from orca2.rows.items import ANSWER_KINDS, Option, TaskItem
+from orca2.rows.items import TASK_KINDS, Option, TaskItem
 
 OPTIONS = (Option("A", "Paris"), Option("B", "London"), Option("C", "Rome"))
 GOLD: dict[str, tuple[str, str]] = {
@@ -54,7 +54,7 @@ def outcomes(kind: str, texts: tuple[str, ...]) -> list[Outcome]:
 
 def test_the_table_has_every_kind() -> None:
     """A new kind without its row would be checked by nobody."""
-    assert set(GOLD) == set(ANSWER_KINDS)
+    assert set(GOLD) == set(TASK_KINDS)
 
 
 @pytest.mark.parametrize("kind", sorted(GOLD))

@@ -11,9 +11,10 @@ from orca2.answers.verification.checkers import Verdict, Verifier
 from orca2.answers.verification.expressions import ExpressionChecker, is_expression, rational
 from orca2.answers.verification.presets import NOT_NEEDED, AnswerSample, Verification
 from orca2.errors import ConfigError, DataError
+from orca2.records import AnswerKind
 from orca2.rows.collections.gym import entry_of
 from orca2.rows.collections.mathematics import AquaRat, Gsm8k
-from orca2.rows.items import AnswerKind, Option, TaskItem
+from orca2.rows.items import Option, TaskItem
 
 SHARED = Path(os.environ.get("ORCA2_SHARED_DATA", Path(__file__).parents[5] / "shared" / "data"))
 PHRASINGS = (

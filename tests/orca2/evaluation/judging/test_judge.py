@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orca2.answers.extracted import NOTHING, Extraction
+from orca2.answers.extraction import NOTHING, Extraction
 from orca2.asking.budget import Budget
 from orca2.asking.models.http import HttpTeacher
 from orca2.errors import ConfigError

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orca2.answers.extracted import NOTHING
+from orca2.answers.extraction import NOTHING
 from orca2.evaluation.judging.rubrics import (
     GRADE,
     GROUNDING,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orca2.answers.extracted import NOTHING, Extraction
+from orca2.answers.extraction import NOTHING, Extraction
 from orca2.errors import DataError
 from orca2.evaluation.report.load import Run, load_run, run_name
 from orca2.evaluation.report.paper import AVERAGE, TAGS, paper_tables
