@@ -90,26 +90,28 @@ def _bag_f1(bag: set[str], gold: set[str]) -> float:
 
 
 def _best_alignment(scores: list[list[float]]) -> float:
-    """Greatest sum of scores with at most one for each row and each column: the Hungarian method, O(n^3).
+    """Greatest sum of scores with at most one for each row and each column: the Hungarian method.
 
-    Shortest augmenting paths on costs `-score` (Kuhn 1955, Munkres 1957); `rows` and `columns` are the potentials.
+    Shortest augmenting paths on costs `-score` (Kuhn 1955, Munkres 1957); `rows` and `columns` are the potentials. The
+    shorter side is the rows: n rows and m columns take n^2 m steps, so that a student that lists spans without end is
+    scored in time that grows with their number alone.
     """
-    n = max(len(scores), len(scores[0]) if scores else 0)
-    cost = [[0.0] * (n + 1)] + [[0.0] + [-score for score in row] + [0.0] * (n - len(row)) for row in scores]
-    cost += [[0.0] * (n + 1)] * (n + 1 - len(cost))
-    rows, columns, match = [0.0] * (n + 1), [0.0] * (n + 1), [0] * (n + 1)
+    if len(scores) > len(scores[0] if scores else ()):
+        scores = [list(column) for column in zip(*scores, strict=True)]
+    n, m = len(scores), len(scores[0]) if scores else 0
+    rows, columns, match = [0.0] * (n + 1), [0.0] * (m + 1), [0] * (m + 1)
     for row in range(1, n + 1):
         match[0], at = row, 0
-        least, seen, came = [math.inf] * (n + 1), [False] * (n + 1), [0] * (n + 1)
+        least, seen, came = [math.inf] * (m + 1), [False] * (m + 1), [0] * (m + 1)
         while match[at]:
             seen[at], here = True, match[at]
-            for column in range(1, n + 1):
-                reduced = cost[here][column] - rows[here] - columns[column]
+            for column in range(1, m + 1):
+                reduced = -scores[here - 1][column - 1] - rows[here] - columns[column]
                 if not seen[column] and reduced < least[column]:
                     least[column], came[column] = reduced, at
-            after = min((column for column in range(1, n + 1) if not seen[column]), key=least.__getitem__)
+            after = min((column for column in range(1, m + 1) if not seen[column]), key=least.__getitem__)
             step = least[after]
-            for column in range(n + 1):
+            for column in range(m + 1):
                 if seen[column]:
                     rows[match[column]] += step
                     columns[column] -= step
@@ -118,7 +120,7 @@ def _best_alignment(scores: list[list[float]]) -> float:
             at = after
         while at:
             match[at], at = match[came[at]], came[at]
-    return -sum(cost[match[column]][column] for column in range(1, n + 1))
+    return sum(scores[match[column] - 1][column - 1] for column in range(1, m + 1) if match[column])
 
 
 # Overlap of texts -----------------------------------------------------------------------------------------

@@ -39,6 +39,12 @@ def test_drop_scores(predicted: list[str], gold: list[str], scores: tuple[float,
     assert drop_scores(predicted, gold) == scores
 
 
+@pytest.mark.timeout(30)
+def test_endless_spans_are_scored_at_once() -> None:
+    """Fails if a student in a loop, with spans by the thousand, holds up an evaluation: once it took hours."""
+    assert drop_scores(["12 yards"] * 20_000, ["12 yards", "the second quarter"]) == (0.0, 0.0)
+
+
 def test_drop_alignment_is_the_best_of_all() -> None:
     """A greedy alignment loses on spans that share words; here every alignment is tried."""
     rng, words = Random(0), ["red", "blue", "green", "grey", "pink"]
