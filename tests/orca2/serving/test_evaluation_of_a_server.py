@@ -18,7 +18,7 @@ HABITS = ("benchmark=procedural", "benchmark.questions_per_family=1", "backend=o
 
 
 def evaluate(folder: Path, url: str, *overrides: str) -> dict[str, float] | None:
-    cfg = compose_config("evaluate", (*HABITS, f"backend.base_url={url}", *overrides))
+    cfg = compose_config("evaluate", (*HABITS, f"backend.model.base_url={url}", *overrides))
     job = EvaluationJob(**build_all(cfg, leave_out=("out_dir",)))
     return run_evaluation(job, folder, storable(cfg), overrides, (), {}, Console(file=io.StringIO()))
 
@@ -37,7 +37,7 @@ def test_a_broken_server_costs_what_it_broke(fault: str, tmp_path: Path) -> None
         assert 0 < kept < asked and "and so in 1 more parts" in str(error.value)  # of two system messages
         server.faults = loopback.Faults()
         # How patient the client is does not make another evaluation.
-        results = evaluate(tmp_path, server.url, "backend.retries=2", "backend.requests_per_minute=100000")
+        results = evaluate(tmp_path, server.url, "backend.retries=2", "backend.model.requests_per_minute=100000")
         assert results is not None and server.counters()["requests"] == 2 * asked - kept
     assert (tmp_path / "DONE").exists()
 
@@ -57,7 +57,7 @@ def test_a_broken_server_is_survived_where_it_heals(tmp_path: Path) -> None:
 def test_an_evaluation_that_is_stopped_ends_its_calls(tmp_path: Path) -> None:
     """Fails if a stopped evaluation hangs until its server answers."""
     with loopback.serving(loopback.Faults(freeze_after=3)) as server:
-        cfg = compose_config("evaluate", (*HABITS, f"backend.base_url={server.url}"))
+        cfg = compose_config("evaluate", (*HABITS, f"backend.model.base_url={server.url}"))
         job = EvaluationJob(**build_all(cfg, leave_out=("out_dir",)))
         with job.backend.open(job.backend.find("m"), job.format, 0) as backend:
             answers = backend.answer([Chat(system="", user=f"{i}", max_new_tokens=5) for i in range(40)])

@@ -18,6 +18,8 @@ from orca2.asking.models.gathering import Gathering, in_thread
 from orca2.asking.models.local import fingerprint
 from orca2.asking.requests import Answer, Decoding, Request
 from orca2.errors import ConfigError
+from orca2.generation.tokens import PromptRenderer
+from orca2.reasoning import opening_at_end
 from orca2.serving.limits import Limits
 from orca2.serving.outcomes import Failure, Reply, Usage
 
@@ -47,6 +49,8 @@ class VllmTeacher:
     """Requests per call of the engine; what a crash can lose."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as `tensor_parallel_size`."""
+    renderer: PromptRenderer | None = None
+    """Asks a student as it was trained; None: by the model's own chat template, as teachers are."""
     model: str = field(init=False)
     """With revision and engine, where they may change the answers."""
     price: Price = field(default=FREE, init=False)
@@ -58,7 +62,8 @@ class VllmTeacher:
         if "trust_remote_code" in self.engine:
             raise ConfigError("engine.trust_remote_code would run the model repository's own code; remove it")
         decoding = Decoding(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
-        object.__setattr__(self, "model", engine_model(self.path, self.revision, self.engine))
+        model = engine_model(self.path, self.revision, self.engine)
+        object.__setattr__(self, "model", model if self.renderer is None else f"{model}+{_digest(self.renderer)}")
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
@@ -74,9 +79,14 @@ class VllmTeacher:
         llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
 
         def answer_all(requests: Sequence[Request]) -> list[Reply | Failure]:
-            settings = [vllm.SamplingParams(**sampling(request)) for request in requests]
+            settings = [vllm.SamplingParams(**self._ends(), **sampling(request)) for request in requests]
             try:
-                answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
+                if self.renderer is None:
+                    answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
+                else:
+                    prompts = [self.renderer.prompt(one.system, one.user, one.history) for one in requests]
+                    ids = [{"prompt_token_ids": prompt} for prompt in prompts]
+                    answers = llm.generate(ids, settings, use_tqdm=False)
             except ValueError as error:  # of one prompt, for all: which one it does not say
                 if len(requests) > 1:
                     return [answer_all([request])[0] for request in requests]
@@ -89,12 +99,21 @@ class VllmTeacher:
         finally:
             await gathering.close()
 
+    def _ends(self) -> dict[str, Any]:
+        return {} if self.renderer is None else {"stop_token_ids": [self.renderer.end_id], "detokenize": False}
+
     def _read(self, answer: Any) -> Reply:
-        best = answer.outputs[0]
+        best, prompt = answer.outputs[0], list(answer.prompt_token_ids)
+        text, ids, reason = best.text, list(best.token_ids), best.finish_reason or "stop"
+        if self.renderer is not None:
+            if reason != "length" and ids[-1:] == [self.renderer.end_id]:
+                del ids[-1]
+            # A trace that the prompt has opened would not be seen as one where it is cut off.
+            text = opening_at_end(self.renderer.decode_marked(prompt)) + self.renderer.decode(ids)
         return Reply(
-            text=best.text,
-            finish_reason=best.finish_reason or "stop",
-            usage=Usage(prompt_tokens=len(answer.prompt_token_ids), completion_tokens=len(best.token_ids)),
+            text=text,
+            finish_reason=reason,
+            usage=Usage(prompt_tokens=len(prompt), completion_tokens=len(ids)),
             model=self.model,
         )
 
@@ -115,6 +134,11 @@ def engine_model(path: str, revision: str | None, engine: Mapping[str, Any]) -> 
         return fingerprint(Path(path), settings)
     name = path if revision is None else f"{path}@{revision}"
     return f"{name}+{hashlib.sha256(settings.encode()).hexdigest()[:12]}" if settings else name
+
+
+def _digest(renderer: PromptRenderer) -> str:
+    """12 digits of what decides a student's prompts."""
+    return hashlib.sha256(json.dumps(dict(renderer.identity), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def sampling(request: Request) -> dict[str, Any]:
