@@ -78,9 +78,9 @@ BLANK = "(not stored)"
 
 OF_A_START = ("config.yaml", "overrides.txt", "manifest.json", ".lock", "job.json", "job.log", "multirun.yaml")
 """Files that a run leaves before it has done anything."""
-RIGHT_UNDER_ANY = ("student_cache.sqlite*", "spending/*.json")
+RIGHT_UNDER_ANY = ("student_cache*.sqlite*", "spending/*.json", "shards/call", "shards/*.answered")
 """Patterns of files that stay, and stay right, when a run of another config begins in the folder: answers by what was
-asked, and what they took."""
+asked and what they took, and signs between processes."""
 WITHOUT_WORTH = ("FAILED", "metrics.csv", "samples.jsonl", "rejected*.jsonl")
 """Patterns of files that are worth nothing without a checkpoint or a student beside them."""
 
@@ -216,7 +216,10 @@ class RunDirectory:
             path for path in self.path.rglob("*") if path.is_file() and "wandb" not in path.relative_to(self.path).parts
         ]
         return all(
-            path.name in OF_A_START or any(map(path.match, (*WITHOUT_WORTH, *RIGHT_UNDER_ANY))) for path in files
+            path.name in OF_A_START
+            or any(map(path.match, (*WITHOUT_WORTH, *RIGHT_UNDER_ANY)))
+            or (path.suffix == ".jsonl" and path.stat().st_size == 0)  # records of which there are none yet
+            for path in files
         ) and not any(_is_locked(path) for path in files if path.name == ".lock" and path.parent != self.path)
 
     def _begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> State:

@@ -74,7 +74,7 @@ class VllmTeacher:
         except ImportError as error:
             raise ConfigError(
                 f"teacher={self.name} needs vLLM in this environment: pip install vllm (in an environment of "
-                "its own, it pins torch); or run `vllm serve` there and take teacher=vllm_server here"
+                "its own, it pins torch); or run `vllm serve` there and ask that: teacher=vllm_server, or backend=openai"
             ) from error
         llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
 
