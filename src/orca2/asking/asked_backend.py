@@ -21,7 +21,6 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, get_args
 
-from orca2.asking.budget import Spending
 from orca2.asking.cache import IN_MEMORY, Cache
 from orca2.asking.engine import Asking, asking
 from orca2.asking.model import Model
@@ -148,11 +147,6 @@ class AskedBackend:
         self._asked, self._asker, self._loop = asked, asker, loop
         self.context = asked.prompts.context
         self.identity = asked.identity
-
-    @property
-    def spending(self) -> Spending:
-        """What this process's run has taken, earlier processes included."""
-        return self._asker.spending
 
     def prompt_tokens(self, chat: Chat) -> int:
         return self._asked.prompts.tokens(chat)

@@ -110,6 +110,11 @@ class Share:
     rank: int
     world: int
 
+    def taken(self) -> Spending:
+        """What all processes have taken, those with other caches as far as they have ended."""
+        with Cache(self.cache) as cache:
+            return sum(RunAccounts(cache, self.owner, self.folder / FOLDER).taken().values(), Spending())
+
     @contextmanager
     def opened(self) -> Iterator["Purchase"]:
         """Raises BudgetStop where nothing is left; DataError where the cache cannot be used."""

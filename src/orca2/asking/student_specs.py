@@ -48,7 +48,7 @@ class ServedSpec:
     """Attempts after the first one."""
     first_wait_s: float
     longest_wait_s: float
-    share: Share | None = None
+    share: Share | None = field(default=None, init=False)
     """Where answers are kept and what they may cost; None: only while it is open, and without a cap."""
     retry: Retry = field(init=False)
 
@@ -93,7 +93,7 @@ class VllmSpec:
     """How it is asked; what `student=` names takes the place of its `path`."""
     max_len: int | None
     """Context in tokens; None: the student's own."""
-    share: Share | None = None
+    share: Share | None = field(default=None, init=False)
     """As that of `ServedSpec`."""
 
     def find(self, student: str | None) -> StudentFiles:
@@ -103,8 +103,7 @@ class VllmSpec:
     def open(self, student: StudentFiles, format: Format, local_rank: int) -> Iterator[Backend]:
         renderer = load_renderer(student, format)
         context = context_of(student, self.max_len)
-        engine = {**self.model.engine, "max_model_len": context}
-        model = replace(self.model, path=student.location, engine=engine, renderer=renderer)
+        model = self.model.of_student(student.location, renderer, context)
         asked = AskedModel(
             title=f"backend={self.name} (student {student.name})",
             model=model,
@@ -114,7 +113,7 @@ class VllmSpec:
                 **{key: str(value) for key, value in renderer.identity.items()},
                 "backend": self.name,
                 "student": student.fingerprint,
-                "engine": repr(sorted(engine.items())),
+                "engine": repr(sorted(model.engine.items())),
                 "decoding": decoding_text(model.decoding),
             },
         )
@@ -124,6 +123,13 @@ class VllmSpec:
 
 AskedSpec = ServedSpec | VllmSpec
 """The backends that can keep answers and caps."""
+
+
+def with_share(spec: AskedSpec, share: Share) -> AskedSpec:
+    """The backend within a share; not an argument, because no config can hold one."""
+    spec = replace(spec)
+    object.__setattr__(spec, "share", share)
+    return spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,16 @@ stopped, with any batch size and number of processes.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from orca2.asking.asked_backend import AskedBackend
 from orca2.asking.budget import Budget
 from orca2.asking.run_accounts import Share
-from orca2.asking.student_specs import AskedSpec
+from orca2.asking.student_specs import AskedSpec, with_share
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
 from orca2.evaluation.messages import SystemMessages
@@ -113,7 +112,7 @@ class EvaluationJob:
             rank=rank.rank,
             world=rank.world,
         )
-        return replace(self.backend, share=share)
+        return with_share(self.backend, share)
 
     def folder(self, student: StudentFiles) -> Path:
         """Where results go when the user names no folder: into the run's own directory if there is one."""
@@ -162,6 +161,9 @@ def run_evaluation(
                     check,
                 )
                 finish(plan, expand(plan, messages, identity), run.path, run_name(run.path))
+                if isinstance(asked := job.backend_of(rank, run.path), AskedSpec) and asked.share is not None:
+                    spent = asked.share.taken().told(price_known=asked.model.price is not None)
+                    console.print(f"spent     {spent}", highlight=False)
         results: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
         flat = {key: value for key, value in results.items() if isinstance(value, (int, float))}
         console.print(result_table(flat))
@@ -221,8 +223,6 @@ def _answer(
                 show()
 
             answer_missing(asked, known, backend, run.path, rank, on_done)
-        if isinstance(backend, AskedBackend):
-            console.print(f"spent     {backend.spending}", highlight=False)
     return backend.identity
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class VllmTeacher:
     """Requests per call of the engine; what a crash can lose."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as `tensor_parallel_size`."""
-    renderer: PromptRenderer | None = None
+    renderer: PromptRenderer | None = field(default=None, init=False)
     """Asks a student as it was trained; None: by the model's own chat template, as teachers are."""
     model: str = field(init=False)
     """With revision and engine, where they may change the answers."""
@@ -62,10 +62,17 @@ class VllmTeacher:
         if "trust_remote_code" in self.engine:
             raise ConfigError("engine.trust_remote_code would run the model repository's own code; remove it")
         decoding = Decoding(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=self.seed)
-        model = engine_model(self.path, self.revision, self.engine)
-        object.__setattr__(self, "model", model if self.renderer is None else f"{model}+{_digest(self.renderer)}")
+        object.__setattr__(self, "model", engine_model(self.path, self.revision, self.engine))
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
+
+    def of_student(self, path: str, renderer: PromptRenderer, context: int) -> "VllmTeacher":
+        """The same engine with a student, which is asked in so many tokens as it was trained to be."""
+        student = replace(self, path=path, engine={**self.engine, "max_model_len": context})
+        prompts = json.dumps(dict(renderer.identity), sort_keys=True)
+        object.__setattr__(student, "renderer", renderer)
+        object.__setattr__(student, "model", f"{student.model}+{hashlib.sha256(prompts.encode()).hexdigest()[:12]}")
+        return student
 
     @asynccontextmanager
     async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
@@ -74,7 +81,7 @@ class VllmTeacher:
         except ImportError as error:
             raise ConfigError(
                 f"teacher={self.name} needs vLLM in this environment: pip install vllm (in an environment of "
-                "its own, it pins torch); or run `vllm serve` there and ask that: teacher=vllm_server, or backend=openai"
+                "its own, it pins torch); or run `vllm serve` there and ask that: teacher=vllm_server, backend=openai"
             ) from error
         llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
 
@@ -134,11 +141,6 @@ def engine_model(path: str, revision: str | None, engine: Mapping[str, Any]) -> 
         return fingerprint(Path(path), settings)
     name = path if revision is None else f"{path}@{revision}"
     return f"{name}+{hashlib.sha256(settings.encode()).hexdigest()[:12]}" if settings else name
-
-
-def _digest(renderer: PromptRenderer) -> str:
-    """12 digits of what decides a student's prompts."""
-    return hashlib.sha256(json.dumps(dict(renderer.identity), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def sampling(request: Request) -> dict[str, Any]:
