@@ -150,6 +150,17 @@ def test_a_setting_that_was_wrong_can_be_mended_in_the_same_folder(tmp_path: Pat
         assert evaluate(tmp_path, server.url, key) is not None
 
 
+def test_a_batch_service_is_evaluated_too(tmp_path: Path) -> None:
+    """Fails if a file of conf/teacher that asks a server cannot stand behind a backend."""
+    batch = ("teacher@backend.model=openai_batch", "backend.model.api_key_env=null", "backend.model.poll_s=0.02",
+             "backend.model.linger_s=0.1")  # fmt: skip
+    with loopback.serving() as server:
+        results = evaluate(tmp_path, server.url, *batch)
+        counters = server.counters()
+    assert results is not None and counters["batches"] == 2  # one for each system message
+    assert sum(value for key, value in results.items() if key.endswith("/n")) == counters["unique_answered"]
+
+
 def test_an_evaluation_that_is_stopped_ends_its_calls(tmp_path: Path) -> None:
     """Fails if a stopped evaluation hangs until its server answers."""
     with loopback.serving(loopback.Faults(freeze_after=3)) as server:
