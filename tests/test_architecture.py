@@ -168,7 +168,7 @@ ONE_PLACE = {
     "open_rows": ("orca2.rows",),
     "ParquetFile": ("orca2.rows.decoding", "orca2.synthesis.publishing.publish"),  # the second reads what it wrote
     "AsyncOpenAI": ("orca2.serving.client",),
-    "LLM": ("orca2.asking.models.vllm", "orca2.generation.vllm_backend"),
+    "LLM": ("orca2.asking.models.vllm",),
     "Live": ("orca2.progress",),
     "init_process_group": ("orca2.processes.ranks",),
 }

@@ -21,6 +21,7 @@ STUDENT = (
 )  # fmt: skip
 GENERATED = (*STUDENT[:-1], "source.size=120")
 SERVER = ("teacher.base_url=SERVER", "teacher.api_key_env=null")
+ASKED = ("backend.model.base_url=SERVER", "backend.model.api_key_env=null", "data_dir=official")
 NO_FILES = ["natural_instructions", "flan_cot", "flan2021", "t0", "gsm8k", "aqua_rat", "few_shot"]
 CHAT = "evaluations/chat"
 
@@ -32,6 +33,12 @@ RUN: Mapping[str, tuple[str, ...]] = {
     "evaluate.py student=runs/mine benchmark=smoke": ("limit=1", "benchmark.members.procedural.max_new_tokens=4"),
     "evaluate.py student=x benchmark=smoke data_dir=x": (
         "student=runs/mine", "backend=random", "data_dir=official", "out_dir=runs/mine/evaluations/reasoning",
+    ),
+    "evaluate.py backend=openai student=x backend.model.base_url=http://gpu7:8000/v1 benchmark=gsm8k": (
+        *ASKED, "out_dir=runs/served",
+    ),
+    "evaluate.py backend=openai teacher@backend.model=openai student=x benchmark=gsm8k max_requests=3000": (
+        *ASKED, "out_dir=runs/hosted",
     ),
     "report.py out_dir=runs/mine/evaluations/reasoning": (),
     "report.py runs={base: runs/base/evaluations/reasoning, ours: runs/ours/evaluations/reasoning} "

@@ -30,6 +30,13 @@ import yaml
 from orca2.errors import CheckpointError
 from orca2.files import atomic_write_json, atomic_write_text, growing
 
+OF_ASKING = (
+    "base_url", "api_key_env", "timeout_s", "concurrency", "start_concurrency", "requests_per_minute",
+    "tokens_per_minute", "usd_per_million", "batch_size", "batch_factor", "jobs", "poll_s", "linger_s",
+)  # fmt: skip
+"""Of a model that is asked, such as a teacher: keys that change how fast and at what price it answers. An address is
+one of them: a model is known by its name."""
+
 OPERATIONAL = (
     "name",
     "run_dir",
@@ -49,12 +56,13 @@ OPERATIONAL = (
     "validation.every_steps",
     "out_dir",
     "processes",
-    # An address is part of each record's key, so that the answers of two servers are not mixed.
-    *(f"backend.{key}" for key in (
-        "batch_tokens", "batch_prompts", "base_url", "api_key_env", "concurrency", "requests_per_minute",
-        "tokens_per_minute", "retries", "first_wait_s", "longest_wait_s", "timeout_s",
-    )),
-)  # fmt: skip
+    "cache",
+    "max_usd",
+    "max_tokens",
+    "max_requests",
+    *(f"backend.{key}" for key in ("batch_tokens", "batch_prompts", "retries", "first_wait_s", "longest_wait_s")),
+    *(f"backend.model.{key}" for key in OF_ASKING),
+)
 """Keys (and all below them) that say where and how a run is computed, not what it computes."""
 
 DEPENDENCIES = (
@@ -70,6 +78,9 @@ BLANK = "(not stored)"
 
 OF_A_START = ("config.yaml", "overrides.txt", "manifest.json", ".lock", "job.json", "job.log", "multirun.yaml")
 """Files that a run leaves before it has done anything."""
+RIGHT_UNDER_ANY = ("student_cache*.sqlite*", "spending/*.json", "shards/call", "shards/*.answered")
+"""Patterns of files that stay, and stay right, when a run of another config begins in the folder: answers by what was
+asked and what they took, and signs between processes."""
 WITHOUT_WORTH = ("FAILED", "metrics.csv", "samples.jsonl", "rejected*.jsonl")
 """Patterns of files that are worth nothing without a checkpoint or a student beside them."""
 
@@ -204,9 +215,12 @@ class RunDirectory:
         files = [
             path for path in self.path.rglob("*") if path.is_file() and "wandb" not in path.relative_to(self.path).parts
         ]
-        return all(path.name in OF_A_START or any(map(path.match, WITHOUT_WORTH)) for path in files) and not any(
-            _is_locked(path) for path in files if path.name == ".lock" and path.parent != self.path
-        )
+        return all(
+            path.name in OF_A_START
+            or any(map(path.match, (*WITHOUT_WORTH, *RIGHT_UNDER_ANY)))
+            or (path.suffix == ".jsonl" and path.stat().st_size == 0)  # records of which there are none yet
+            for path in files
+        ) and not any(_is_locked(path) for path in files if path.name == ".lock" and path.parent != self.path)
 
     def _begin(self, config: Mapping[str, Any], overrides: Sequence[str]) -> State:
         for pattern in WITHOUT_WORTH:

@@ -49,8 +49,8 @@ def test_a_served_model_is_evaluated(server: tuple[str, Path], tmp_path: Path) -
     """Fails if an evaluation through a server loses answers, or does not know how they ended."""
     url, weights = server
     settings = [
-        "benchmark=procedural", f"limit={QUESTIONS}", "messages=empty", "backend=openai", f"backend.base_url={url}",
-        f"student={weights}", "benchmark.max_new_tokens=48",
+        "benchmark=procedural", f"limit={QUESTIONS}", "messages=empty", "backend=openai",
+        f"backend.model.base_url={url}", f"student={weights}", "benchmark.max_new_tokens=48",
     ]  # fmt: skip
     cfg = compose_config("evaluate", settings)
     job = EvaluationJob(**build_all(cfg, leave_out=("out_dir",)))

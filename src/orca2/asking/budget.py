@@ -123,10 +123,15 @@ class Spending:
     def __sub__(self, other: "Spending") -> "Spending":
         return Spending(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
 
+    def told(self, price_known: bool) -> str:
+        """The spending for people."""
+        unsure = f" ({self.unsure_requests:,} of them counted at their worst)" if self.unsure_requests else ""
+        usd = f"{self.usd:.4f} USD" if price_known else "price unknown"
+        return f"{self.requests:,} requests{unsure}, {self.tokens:,} tokens, {usd}"
+
     @override
     def __str__(self) -> str:
-        unsure = f" ({self.unsure_requests:,} of them counted at their worst)" if self.unsure_requests else ""
-        return f"{self.requests:,} requests{unsure}, {self.tokens:,} tokens, {self.usd:.4f} USD"
+        return self.told(price_known=True)
 
 
 class BudgetStop(Orca2Error):
@@ -166,7 +171,7 @@ def check_price(budget: "Budget", price: Price | None, model: str) -> None:
     """Raises ConfigError for a cap in USD on a model whose price is not known."""
     if budget.max_usd is not None and price is None:
         raise ConfigError(
-            f"max_usd={budget.max_usd} cannot be kept: the price of {model!r} is not known; give the teacher's "
+            f"max_usd={budget.max_usd} cannot be kept: the price of {model!r} is not known; give its "
             "usd_per_million.prompt and usd_per_million.completion, or cap max_tokens or max_requests instead"
         )
 

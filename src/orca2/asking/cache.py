@@ -34,6 +34,9 @@ FORMAT_VERSION = 1
 BUSY_SECONDS = 60
 """How long a process waits for another one's write; a write takes well under a millisecond."""
 
+IN_MEMORY = ":memory:"
+"""The path of a cache that ends with its process."""
+
 CallState = Literal["open", "known", "unsure"]
 """`open`: sent; `known`: settled with the server's usage; `unsure`: maybe billed, settled at its worst."""
 

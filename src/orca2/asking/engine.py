@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from orca2.asking.budget import Budget, BudgetStop, Purse, Reservation, Spending, check_price, expected_tokens
 from orca2.asking.cache import Cache
 from orca2.asking.call_plans import Plan
+from orca2.asking.model import Model
 from orca2.asking.requests import Answer, Failed, Request, TeacherError
-from orca2.asking.teacher import Teacher
 from orca2.serving.limits import Gate
 from orca2.serving.outcomes import NO_USAGE, Failure, FailureKind, Reply, Trouble, Usage, accepted
 from orca2.serving.retries import Retry
@@ -61,7 +61,7 @@ class Asking:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: Model,
         answer: Answer,
         cache: Cache,
         purse: Purse,
@@ -129,15 +129,16 @@ class Asking:
             del self._under_way[key]
 
     async def map(
-        self, items: Iterable[Item], plan: Plan[Item, Result], ordered: bool = True
+        self, items: Iterable[Item], plan: Plan[Item, Result], ordered: bool = True, window: int = WINDOW
     ) -> AsyncGenerator[tuple[Item, Result | Failure], None]:
         """Run a plan over each item; yields item and result in the items' order, or as they come.
+
+        `window`: plans under way for each call that may be.
 
         Raises:
             BudgetStop: a cap was met; every finished item has been yielded before.
             TeacherError, DataError: at once.
         """
-        window = WINDOW * self._teacher.limits.concurrency
         run = _ordered if ordered else _unordered
         stop: BudgetStop | None = None
 
@@ -153,7 +154,7 @@ class Asking:
                     return
                 yield item
 
-        async with contextlib.aclosing(run(until_stop(), work, window)) as results:
+        async with contextlib.aclosing(run(until_stop(), work, window * self._teacher.limits.concurrency)) as results:
             async for task in results:
                 error = task.exception()
                 if isinstance(error, BudgetStop):
@@ -247,7 +248,7 @@ def _judged(request: Request, outcome: Reply | Failure) -> Reply | Failure:
 
 @contextlib.asynccontextmanager
 async def asking(
-    teacher: Teacher,
+    teacher: Model,
     cache: Cache,
     budget: Budget | None = None,
     run: str = "default",

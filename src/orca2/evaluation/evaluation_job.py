@@ -4,6 +4,7 @@
 
     <out_dir>/  config.yaml  manifest.json  samples.jsonl  rejected.jsonl  results.json  DONE
                 report.md  report.html  report.json  report.svg
+                student_cache.sqlite  spending/<account>.json    of a model that is asked
                 shards/<rank>.jsonl    while it runs: what each process has answered
 
 Mistakes in the configuration or the data are found before weights load. The same job again goes on where it
@@ -19,6 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orca2.asking.budget import Budget
+from orca2.asking.run_accounts import Share
+from orca2.asking.student_specs import AskedSpec, with_share
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
 from orca2.evaluation.messages import SystemMessages
@@ -41,6 +45,8 @@ from orca2.processes.ranks import ALONE, Ranks, launched
 from orca2.progress import answering
 from orca2.runs import RunDirectory, signature, without_secrets
 
+CACHE = "student_cache.sqlite"
+"""In the folder of results."""
 PATIENCE_S = 1800.0
 """Seconds without any new record after which other processes count as lost; ours: loading 13B takes minutes."""
 
@@ -50,7 +56,7 @@ class EvaluationJob:
     """What to ask, of whom, and how.
 
     Raises:
-        ConfigError: `limit` or `processes` is not positive.
+        ConfigError: `limit`, `processes` or a cap is not positive, or a cap is for a backend that is not paid.
     """
 
     student: str | None
@@ -65,16 +71,48 @@ class EvaluationJob:
     """Draws the samples where there is a limit."""
     processes: int
     allow_missing: bool
+    cache: str | None
+    """Every answer that was paid for; None: in the folder of results."""
+    max_usd: float | None
+    max_tokens: int | None
+    max_requests: int | None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit = {self.limit}: give 1 or more samples of each benchmark, or null for all")
         if self.processes < 1:
             raise ConfigError(f"processes = {self.processes}: give 1 or more")
+        given = [key for key in ("cache", "max_usd", "max_tokens", "max_requests") if getattr(self, key) is not None]
+        if given and not isinstance(self.backend, AskedSpec):
+            raise ConfigError(
+                f"{', '.join(given)}: for models that are asked, such as backend=openai; backend={self.backend.name} "
+                "answers here, and its samples alone are kept"
+            )
+        _ = self.budget
 
     def plan(self) -> SamplePlan:
         data_dir = None if self.data_dir is None else Path(self.data_dir)
         return make_plan(flatten(self.benchmark), data_dir, self.limit, self.seed, self.allow_missing)
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(max_usd=self.max_usd, max_tokens=self.max_tokens, max_requests=self.max_requests)
+
+    def backend_of(self, rank: Ranks, folder: Path) -> BackendSpec:
+        """The backend; one that asks a model gets this rank's share of the caps, and the cache of its machine."""
+        if not isinstance(self.backend, AskedSpec):
+            return self.backend
+        # sqlite locks on one machine only.
+        name = CACHE if rank.node == 0 else f"{Path(CACHE).stem}-{rank.node}{Path(CACHE).suffix}"
+        share = Share(
+            owner=str(folder.resolve()),
+            folder=folder,
+            cache=folder / name if self.cache is None else Path(self.cache),
+            budget=self.budget,
+            rank=rank.rank,
+            world=rank.world,
+        )
+        return with_share(self.backend, share)
 
     def folder(self, student: StudentFiles) -> Path:
         """The folder of results if the user names none: inside the run's own directory if there is one."""
@@ -123,6 +161,9 @@ def run_evaluation(
                     check,
                 )
                 finish(plan, expand(plan, messages, identity), run.path, run_name(run.path))
+                if isinstance(asked := job.backend_of(rank, run.path), AskedSpec) and asked.share is not None:
+                    spent = asked.share.taken().told(price_known=asked.model.price is not None)
+                    console.print(f"spent     {spent}", highlight=False)
         results: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
         flat = {key: value for key, value in results.items() if isinstance(value, (int, float))}
         console.print(result_table(flat))
@@ -166,7 +207,7 @@ def _answer(
     console: Console,
 ) -> Mapping[str, str]:
     """Ask this rank's share; returns the identity of the backend. `check` is called after each sample."""
-    with job.backend.open(student, job.format, rank.local_rank) as backend:
+    with job.backend_of(rank, run.path).open(student, job.format, rank.local_rank) as backend:
         asked = expand(plan, messages, backend.identity)
         known, wrong = stored_records(run.path)
         for line in wrong:

@@ -100,6 +100,7 @@ class Backend(Protocol):
             Unanswered: a server has no answer to some chats.
             ModelError: the model cannot answer at all, such as a server that does not come back. Replies that were
                 yielded before stay valid.
+            Orca2Error: what it may take is used up.
         """
         ...
 

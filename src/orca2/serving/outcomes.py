@@ -78,6 +78,8 @@ class Failure:
     usage: Usage = NO_USAGE
     text: str = ""
     """What the model had written, for looking at."""
+    reasoning: str = ""
+    """What it had thought, where the server sends that apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ def accepted(reply: Reply, asked: str = "") -> Reply | Failure:
     """
 
     def failed(kind: FailureKind, reason: str) -> Failure:
-        return Failure(kind=kind, reason=reason, usage=reply.usage, text=reply.text)
+        return Failure(kind=kind, reason=reason, usage=reply.usage, text=reply.text, reasoning=reply.reasoning)
 
     if reply.refusal:
         return failed("refused", reply.refusal)

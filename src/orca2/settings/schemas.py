@@ -86,6 +86,10 @@ class EvaluateConfig:
     seed: int = _at_least(0)
     processes: int = _at_least(1)
     allow_missing: bool = MISSING
+    cache: str | None = MISSING
+    max_usd: float | None = MISSING
+    max_tokens: int | None = MISSING
+    max_requests: int | None = MISSING
 
 
 @dataclass

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from orca2.answers.verification.checkers import Verdict, Verifier
 from orca2.answers.verification.presets import AnswerSample, Verification
+from orca2.asking.model import Model
 from orca2.asking.requests import Ask, Failed, Generated, Request
-from orca2.asking.teacher import Teacher
 from orca2.errors import DataError
 from orca2.records import Example, Rejected
 from orca2.rows.collections.procedural_tasks import is_generated, problem_of
@@ -74,7 +74,7 @@ class Answering:
     """The plan that `Asking.map` runs for each item."""
 
     def __init__(
-        self, teacher: Teacher, verification: Verification, verifier: Verifier, steps: Sequence[AnswerStep]
+        self, teacher: Model, verification: Verification, verifier: Verifier, steps: Sequence[AnswerStep]
     ) -> None:
         self._teacher, self._verification, self._verifier, self._steps = teacher, verification, verifier, steps
 
@@ -129,7 +129,7 @@ class Answering:
         return None
 
 
-def request_of(asked: AskedItem, teacher: Teacher) -> Request:
+def request_of(asked: AskedItem, teacher: Model) -> Request:
     """The first call for an item. Raises DataError for a text that cannot be sent."""
     item, instruction = asked
     generated = None

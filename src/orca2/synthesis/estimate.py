@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from orca2.asking.budget import FREE, Price, expected_prompt_tokens, worst_case
 from orca2.asking.cache import Cache
+from orca2.asking.model import Model
 from orca2.asking.requests import Request
-from orca2.asking.teacher import Teacher
 from orca2.errors import DataError
 from orca2.serving.limits import Limits
 from orca2.serving.outcomes import Usage
@@ -54,7 +54,7 @@ class Estimate:
         ]
         return max(minutes) / 60 if minutes else None
 
-    def lines(self, teacher: Teacher, what: str = "items") -> list[str]:
+    def lines(self, teacher: Model, what: str = "items") -> list[str]:
         """The estimate in words; `what` was counted as items."""
         usd, most = self.usd(teacher.price), self.usd(teacher.price, worst=True)
         hours = self.hours(teacher.limits)
@@ -73,7 +73,7 @@ class Estimate:
 
 
 def estimate(
-    asked: Iterable[AskedItem], teacher: Teacher, cache: Cache, samples: int, counts: Mapping[str, int]
+    asked: Iterable[AskedItem], teacher: Model, cache: Cache, samples: int, counts: Mapping[str, int]
 ) -> Estimate:
     """Go over all items without sending anything; an item that cannot be sent counts as none.
 

@@ -23,7 +23,7 @@ from orca2.answers.verification.presets import Verification
 from orca2.asking.budget import Budget
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking
-from orca2.asking.teacher import Teacher
+from orca2.asking.model import Model
 from orca2.errors import ConfigError, DataError
 from orca2.rows.items import TaskItem
 from orca2.serving.outcomes import FailureKind
@@ -72,7 +72,7 @@ class MeasuredStrategy:
     indifference: float
     token_cost: float
     seed: int
-    student: Teacher | None = None
+    student: Model | None = None
     """A checkpoint that is asked as well; it should have seen the strategies, so train it with erasing=keep."""
     selection: Selection = field(init=False, repr=False)
 
@@ -161,7 +161,7 @@ class Measurement:
 
     strategy: MeasuredStrategy
     instructions: InstructionSource
-    teacher: Teacher
+    teacher: Model
     cache: Cache
     budget: Budget
     retry: Retry
@@ -211,7 +211,7 @@ class Measurement:
         """The full grid: every strategy on every item, for each judge."""
         return sum(1 for _ in self.strategy.selection.grid(groups)) * len(self._judges(""))
 
-    def _judges(self, run: str) -> list[tuple[str, Teacher, Budget, str]]:
+    def _judges(self, run: str) -> list[tuple[str, Model, Budget, str]]:
         judges = [("teacher", self.teacher, self.budget, run)] if self.strategy.ask_teacher else []
         if self.strategy.student is not None:
             judges.append(("student", self.strategy.student, Budget(), f"student of {run}"))

@@ -24,6 +24,7 @@ from orca2.answers.verification.checkers import Verifier
 from orca2.asking.budget import BudgetStop, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking
+from orca2.asking.run_accounts import FOLDER, PROBES, RunAccounts
 from orca2.data.identity import changed, require_same
 from orca2.errors import CheckpointError
 from orca2.files import atomic_write_json
@@ -43,7 +44,6 @@ from orca2.synthesis.items_line import ItemsLine
 from orca2.synthesis.measuring import MeasuredStrategy, Measurement, measured_mixture
 from orca2.synthesis.merging import NothingKept, example_row, write_data_set
 from orca2.synthesis.publishing.publish import publish, push_and_tell
-from orca2.synthesis.spending import FOLDER, PROBES, DataSetAccounts
 from orca2.synthesis.spill import Spill, remove
 from orca2.synthesis.synthesis_job import OPERATIONAL, SynthesisJob
 
@@ -76,7 +76,7 @@ def synthesize(
     with rank.locked():
         _drop_other_worlds(run, job.world)
         with job.opened_cache() as cache:
-            accounts = DataSetAccounts(cache, data_set, run.path / FOLDER)
+            accounts = RunAccounts(cache, data_set, run.path / FOLDER)
             if isinstance(job.strategy, MeasuredStrategy):
                 job = replace(job, strategy=measure(job, job.strategy, run, accounts, console))
             if not (rank.path / SUMMARY).exists():
@@ -86,7 +86,7 @@ def synthesize(
 
 
 def measure(
-    job: SynthesisJob, strategy: MeasuredStrategy, run: RunDirectory, accounts: DataSetAccounts, console: Console
+    job: SynthesisJob, strategy: MeasuredStrategy, run: RunDirectory, accounts: RunAccounts, console: Console
 ) -> StrategyChoice:
     """The strategy of each task as probes find it; one rank measures while the others wait for its outcome."""
     measurement = _measurement(job, strategy, accounts.cache)
@@ -99,7 +99,7 @@ def measure(
         return measured_mixture(measurement, _probed(job), name, run.path, accounts.run(PROBES), console)
 
 
-def answer_share(job: SynthesisJob, folder: Path, accounts: DataSetAccounts, console: Console) -> None:
+def answer_share(job: SynthesisJob, folder: Path, accounts: RunAccounts, console: Console) -> None:
     """Ask this rank's items and leave their rows in `folder`; the summary says that all are there."""
     guess = pre_flight(job, accounts.cache, console) if job.teacher.cached else None
     with _interruptible(), accounts.noting(_account(job, job.rank)):
@@ -108,7 +108,7 @@ def answer_share(job: SynthesisJob, folder: Path, accounts: DataSetAccounts, con
 
 
 async def _answer_share(
-    job: SynthesisJob, folder: Path, accounts: DataSetAccounts, guess: Estimate | None, console: Console
+    job: SynthesisJob, folder: Path, accounts: RunAccounts, guess: Estimate | None, console: Console
 ) -> dict[str, Any]:
     counts = Counter[str]()
     cleaning = job.cleaning.open()
@@ -137,7 +137,7 @@ def finish(
     job: SynthesisJob,
     run: RunDirectory,
     config: Mapping[str, Any],
-    accounts: DataSetAccounts,
+    accounts: RunAccounts,
     console: Console,
 ) -> None:
     """Write the data set from the rows of all ranks; only says so where some are missing. Call under the lock."""

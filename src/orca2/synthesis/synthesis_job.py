@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from orca2.answers.verification.presets import Verification
 from orca2.asking.budget import Budget, check_price
 from orca2.asking.cache import Cache
+from orca2.asking.model import Model
 from orca2.asking.models.batch import BatchTeacher
 from orca2.asking.models.http import HttpTeacher, speaker_of
-from orca2.asking.teacher import Teacher
 from orca2.erasing import Erasing
 from orca2.errors import ConfigError
 from orca2.rows.items import TaskReader
+from orca2.runs import OF_ASKING
 from orca2.serving.outcomes import LASTING, FailureKind
 from orca2.serving.retries import Retry
 from orca2.strategies import StrategyChoice
@@ -23,14 +24,7 @@ from orca2.synthesis.sampling import TaskMix, sized
 OPERATIONAL = (
     "name", "out_dir", "estimate", "cache", "shard_rows", "rank", "world", "max_usd", "max_tokens", "max_requests",
     "attempts", "first_wait_s", "longest_wait_s", "ask_again", "verification.timeout", "push_to_hub", "hub_private",
-    *(
-        f"teacher.{key}"
-        for key in (
-            "base_url", "api_key_env", "timeout_s", "concurrency", "start_concurrency", "requests_per_minute",
-            "tokens_per_minute", "usd_per_million", "batch_size", "batch_factor", "jobs", "poll_s", "linger_s",
-            "device", "replicas", "rows_per_call",
-        )
-    ),
+    *(f"teacher.{key}" for key in (*OF_ASKING, "device")),
 )  # fmt: skip
 """Settings that change how fast and at what price a data set is made, and not its rows."""
 
@@ -50,7 +44,7 @@ class SynthesisJob:
     tasks: TaskReader
     strategy: StrategyChoice
     instructions: InstructionSource
-    teacher: Teacher
+    teacher: Model
     verification: Verification
     size: int | None
     rows_per_task: int | None

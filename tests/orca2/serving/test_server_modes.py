@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from orca2.asking.requests import TeacherError
+from orca2.asking.student_specs import ServedSpec
 from orca2.errors import ConfigError, ModelError
 from orca2.generation import Chat
-from orca2.generation.openai_backend import OpenAISpec
 from orca2.records import Turn
 from orca2.serving.outcomes import Failure, Reply
 from orca2.settings import build, compose_config
@@ -88,16 +88,16 @@ EXPECTED = {
 """Mode -> what it leads to. The answer must begin with `text`, and with `Answer: ` where none is given."""
 
 
-def spec(url: str, **changes: Any) -> OpenAISpec:
+def spec(url: str, **changes: Any) -> ServedSpec:
     values: dict[str, Any] = {
-        "name": "openai", "base_url": url, "api_key_env": None, "concurrency": 4, "requests_per_minute": None,
-        "tokens_per_minute": None, "retries": TRIES - 1, "first_wait_s": 0.01, "longest_wait_s": 0.05,
-        "timeout_s": 30.0, "max_len": None, "token_limit_field": "max_tokens", "temperature": 0.0,
+        "name": "openai", "retries": TRIES - 1, "first_wait_s": 0.01, "longest_wait_s": 0.05, "max_len": None,
     }  # fmt: skip
-    return OpenAISpec(**(values | changes))
+    asked = {"group": "backend.model", "concurrency": 4, "start_concurrency": min(4, changes.get("concurrency", 4))}
+    model = engine.http_teacher(url, **asked | {key: changes[key] for key in changes.keys() - values.keys()})
+    return ServedSpec(model=model, **values | {key: changes[key] for key in changes.keys() & values.keys()})
 
 
-def evaluated(one: OpenAISpec, chats: list[Chat]) -> tuple[dict[int, Any], str]:
+def evaluated(one: ServedSpec, chats: list[Chat]) -> tuple[dict[int, Any], str]:
     """Replies by the chat's place, and the error that came then."""
     found: dict[int, Any] = {}
     with one.open(one.find("owner/model"), build(compose_config("evaluate").format), 0) as backend:
@@ -255,9 +255,10 @@ def test_what_a_config_gets_wrong_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     """Fails if a mistake shows only when the server is asked."""
     monkeypatch.delenv("ORCA2_TEST_KEY", raising=False)
     for changes, says in (
-        ({"base_url": "127.0.0.1:8000"}, r"backend\.base_url"), ({"base_url": "http://me:pw@h/v1"}, "api_key_env"),
-        ({"timeout_s": 0}, r"backend\.timeout_s"), ({"retries": -1}, "attempts"), ({"concurrency": 0}, "concurrency"),
-        ({"token_limit_field": "n"}, r"backend\.token_limit_field"),
+        ({"base_url": "127.0.0.1:8000"}, r"backend\.model\.base_url"), ({"retries": -1}, "attempts"),
+        ({"base_url": "http://me:pw@h/v1"}, r"backend\.model\.api_key_env"), ({"concurrency": 0}, "concurrency"),
+        ({"timeout_s": 0}, r"backend\.model\.timeout_s"),
+        ({"token_limit_field": "n"}, r"backend\.model\.token_limit_field"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=says):
             spec("http://h/v1", **changes)

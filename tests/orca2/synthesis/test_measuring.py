@@ -15,9 +15,9 @@ from orca2 import progress
 from orca2.asking.budget import Budget, BudgetStop
 from orca2.asking.cache import Cache
 from orca2.asking.engine import asking
+from orca2.asking.model import Model
 from orca2.asking.models.http import HttpTeacher
 from orca2.asking.models.rule import RuleTeacher
-from orca2.asking.teacher import Teacher
 from orca2.errors import ConfigError, DataError
 from orca2.rows.collections.procedural_tasks import ProceduralTasks
 from orca2.rows.items import TaskItem
@@ -41,7 +41,7 @@ def measured(*overrides: str) -> MeasuredStrategy:
 
 
 def measurement(
-    teacher: Teacher, cache: Cache, strategy: MeasuredStrategy, instructions: str = "orca2", **changes: Any
+    teacher: Model, cache: Cache, strategy: MeasuredStrategy, instructions: str = "orca2", **changes: Any
 ) -> Measurement:
     library = build(compose_config(f"instructions/{instructions}").instructions)
     return replace(

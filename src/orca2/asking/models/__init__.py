@@ -4,8 +4,7 @@ http.py       any OpenAI-compatible server: hosted, vLLM, `transformers serve`  
 batch.py      a provider's Batch API, at its discount                              (extra: teacher)
 local.py      a Hugging Face model in this process
 vllm.py       vLLM's offline engine in this process                                (its own environment)
-ray.py        Ray Data over vLLM, for many nodes                                   (its own environment)
 rule.py       rules that solve the generated tasks; no model
 replay.py     the answers of another run's cache
-gathering.py     collects single requests into batches for the last four
+gathering.py     collects single requests into batches for batch.py, local.py and vllm.py
 """

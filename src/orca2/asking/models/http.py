@@ -46,6 +46,8 @@ class HttpTeacher:
     usd_per_million: Mapping[str, float | None]
     """Tokens: `prompt`, `completion`, and `cached_prompt` where it differs; None or left out where not known."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    group: str = "teacher"
+    """Where these settings stand on the command line, for messages."""
     cached: bool = field(default=True, init=False)
     server: Server = field(init=False)
     decoding: Decoding = field(init=False)
@@ -54,7 +56,7 @@ class HttpTeacher:
 
     def __post_init__(self) -> None:
         server = Server(
-            group="teacher",
+            group=self.group,
             base_url=self.base_url,
             timeout_s=self.timeout_s,
             token_limit_field=self.token_limit_field,
@@ -100,12 +102,14 @@ class ServedTeacher(Protocol):
     def name(self) -> str: ...
     @property
     def api_key_env(self) -> str | None: ...
+    @property
+    def group(self) -> str: ...
 
 
 def speaker_of(teacher: ServedTeacher) -> Speaker:
     """The teacher's name and key. Raises ConfigError for a key that is not set."""
-    name = f"teacher={teacher.name}"
-    return Speaker(name, "teacher", api_key(teacher.api_key_env, name, "teacher"))
+    name = f"{teacher.group}={teacher.name}"
+    return Speaker(name, teacher.group, api_key(teacher.api_key_env, name, teacher.group))
 
 
 def body_of(request: Request, token_limit_field: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from orca2.asking.models.gathering import Gathering, in_thread
 from orca2.asking.models.local import fingerprint
 from orca2.asking.requests import Answer, Decoding, Request
 from orca2.errors import ConfigError
+from orca2.generation.tokens import PromptRenderer
+from orca2.reasoning import opening_at_end
 from orca2.serving.limits import Limits
 from orca2.serving.outcomes import Failure, Reply, Usage
 
@@ -47,6 +49,8 @@ class VllmTeacher:
     """Requests per call of the engine; what a crash can lose."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, such as `tensor_parallel_size`."""
+    renderer: PromptRenderer | None = field(default=None, init=False)
+    """Asks a student as it was trained; None: by the model's own chat template, as teachers are."""
     model: str = field(init=False)
     """Name of the model, with revision and engine's arguments if they may change the answers."""
     price: Price = field(default=FREE, init=False)
@@ -62,6 +66,14 @@ class VllmTeacher:
         object.__setattr__(self, "decoding", decoding)
         object.__setattr__(self, "limits", Limits(concurrency=2 * self.batch_size))
 
+    def of_student(self, path: str, renderer: PromptRenderer, context: int) -> "VllmTeacher":
+        """The same engine with a student, which is asked in so many tokens as it was trained to be."""
+        student = replace(self, path=path, engine={**self.engine, "max_model_len": context})
+        prompts = json.dumps(dict(renderer.identity), sort_keys=True)
+        object.__setattr__(student, "renderer", renderer)
+        object.__setattr__(student, "model", f"{student.model}+{hashlib.sha256(prompts.encode()).hexdigest()[:12]}")
+        return student
+
     @asynccontextmanager
     async def open(self, cache: Cache, runs: Sequence[str]) -> AsyncIterator[Answer]:
         try:
@@ -69,14 +81,19 @@ class VllmTeacher:
         except ImportError as error:
             raise ConfigError(
                 f"teacher={self.name} needs vLLM in this environment: pip install vllm (in an environment of "
-                "its own, it pins torch); or run `vllm serve` there and take teacher=vllm_server here"
+                "its own, it pins torch); or run `vllm serve` there and ask that: teacher=vllm_server, backend=openai"
             ) from error
         llm = vllm.LLM(model=self.path, revision=self.revision, **self.engine)
 
         def answer_all(requests: Sequence[Request]) -> list[Reply | Failure]:
-            settings = [vllm.SamplingParams(**sampling(request)) for request in requests]
+            settings = [vllm.SamplingParams(**self._ends(), **sampling(request)) for request in requests]
             try:
-                answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
+                if self.renderer is None:
+                    answers = llm.chat([request.messages for request in requests], settings, use_tqdm=False)
+                else:
+                    prompts = [self.renderer.prompt(one.system, one.user, one.history) for one in requests]
+                    ids = [{"prompt_token_ids": prompt} for prompt in prompts]
+                    answers = llm.generate(ids, settings, use_tqdm=False)
             except ValueError as error:  # one prompt fails all, and is not named
                 if len(requests) > 1:
                     return [answer_all([request])[0] for request in requests]
@@ -89,12 +106,21 @@ class VllmTeacher:
         finally:
             await gathering.close()
 
+    def _ends(self) -> dict[str, Any]:
+        return {} if self.renderer is None else {"stop_token_ids": [self.renderer.end_id], "detokenize": False}
+
     def _read(self, answer: Any) -> Reply:
-        best = answer.outputs[0]
+        best, prompt = answer.outputs[0], list(answer.prompt_token_ids)
+        text, ids, reason = best.text, list(best.token_ids), best.finish_reason or "stop"
+        if self.renderer is not None:
+            if reason != "length" and ids[-1:] == [self.renderer.end_id]:
+                del ids[-1]
+            # A trace that the prompt has opened would not be seen as one where it is cut off.
+            text = opening_at_end(self.renderer.decode_marked(prompt)) + self.renderer.decode(ids)
         return Reply(
-            text=best.text,
-            finish_reason=best.finish_reason or "stop",
-            usage=Usage(prompt_tokens=len(answer.prompt_token_ids), completion_tokens=len(best.token_ids)),
+            text=text,
+            finish_reason=reason,
+            usage=Usage(prompt_tokens=len(prompt), completion_tokens=len(ids)),
             model=self.model,
         )
 

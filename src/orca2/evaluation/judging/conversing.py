@@ -16,8 +16,8 @@ from orca2.answers.extraction import NOTHING, Extraction
 from orca2.asking.budget import Budget, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking
+from orca2.asking.model import Model
 from orca2.asking.requests import Ask, Request
-from orca2.asking.teacher import Teacher
 from orca2.evaluation.benchmark import Sample
 from orca2.evaluation.judging.rubrics import sections
 from orca2.evaluation.judging.scenarios import Situation
@@ -76,7 +76,7 @@ class Held:
 async def hold(
     situations: Sequence[Situation],
     messages: Mapping[str, str],
-    user: Teacher,
+    user: Model,
     backend: Backend,
     max_new_tokens: int,
     folder: Path,
@@ -131,7 +131,7 @@ def _write_results(talks: Sequence[_Talk], folder: Path) -> None:
         add_judged(folder, judged_of(load_run(BENCHMARK, folder)))
 
 
-def _key(situation: Situation, system: str, identity: Mapping[str, str], user: Teacher) -> str:
+def _key(situation: Situation, system: str, identity: Mapping[str, str], user: Model) -> str:
     scenario = situation.scenario
     asked = [BENCHMARK, VERSION, scenario.version, situation.id, situation.goal, scenario.turns, system]
     decoding = [user.decoding.temperature, user.decoding.top_p, user.decoding.seed]
@@ -139,9 +139,7 @@ def _key(situation: Situation, system: str, identity: Mapping[str, str], user: T
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-async def _talked(
-    talks: list[_Talk], asker: Asking, user: Teacher, backend: Backend, max_new_tokens: int
-) -> list[_Talk]:
+async def _talked(talks: list[_Talk], asker: Asking, user: Model, backend: Backend, max_new_tokens: int) -> list[_Talk]:
     """The talks, held to their end."""
 
     async def speak(talk: _Talk, ask: Ask) -> Reply | Failure:

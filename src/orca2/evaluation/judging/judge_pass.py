@@ -16,8 +16,8 @@ from pathlib import Path
 from orca2.asking.budget import Budget, BudgetStop, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import asking
+from orca2.asking.model import Model
 from orca2.asking.requests import Ask, Request
-from orca2.asking.teacher import Teacher
 from orca2.errors import ConfigError
 from orca2.evaluation.judging.rubrics import (
     GRADE,
@@ -121,7 +121,7 @@ def _alone(record: SampleRecord, judge_runs: int) -> list[JudgeQuestion]:
 
 def judge(
     asked: Sequence[JudgeQuestion],
-    teacher: Teacher,
+    teacher: Model,
     cache: Path,
     budget: Budget,
     on_done: Callable[[], None],
@@ -137,7 +137,7 @@ def judge(
 
 async def _judge(
     asked: Sequence[JudgeQuestion],
-    teacher: Teacher,
+    teacher: Model,
     path: Path,
     budget: Budget,
     on_done: Callable[[], None],
@@ -166,7 +166,7 @@ async def _judge(
             return Judging(verdicts=verdicts, spending=asker.spending, stop=stop)
 
 
-async def _verdict(question: JudgeQuestion, teacher: Teacher, ask: Ask) -> JudgeVerdict:
+async def _verdict(question: JudgeQuestion, teacher: Model, ask: Ask) -> JudgeVerdict:
     values: list[float] = []
     problem, said = "" if question.texts else "empty", []
     for place, text in enumerate(question.texts):
@@ -188,7 +188,7 @@ async def _verdict(question: JudgeQuestion, teacher: Teacher, ask: Ask) -> Judge
     return _said(question, teacher, None if problem else _agreed(values), problem, "\n\n".join(said))
 
 
-def _said(question: JudgeQuestion, teacher: Teacher, value: float | None, problem: str, text: str) -> JudgeVerdict:
+def _said(question: JudgeQuestion, teacher: Model, value: float | None, problem: str, text: str) -> JudgeVerdict:
     record = question.record
     return JudgeVerdict(
         key=record.key,

@@ -1,6 +1,8 @@
-"""What a data set has taken so far, over all the processes that worked on it, and what is left to each.
+"""What a run has taken so far, over all the processes that worked on it, and what is left to each.
 
-    <account>: `probes`, or `<rank>-of-<world>`; its run in a cache is `<data set>/<account>`
+The run is a data set that is made, or an evaluation.
+
+    <account>: `probes`, or `<rank>-of-<world>`; its run in a cache is `<run>/<account>`
     a cache                            every call of the accounts that were opened in it
     <out_dir>/spending/<account>.json  what an account had taken when its last process ended
 
@@ -25,21 +27,22 @@ FOLDER = "spending"
 
 
 @dataclass(frozen=True, slots=True)
-class DataSetAccounts:
-    """The accounts of one data set as this process sees them.
+class RunAccounts:
+    """The accounts of one run as this process sees them.
 
     Raises:
         DataError: a file that does not hold an account.
     """
 
     cache: Cache
-    data_set: str
+    owner: str
+    """The run."""
     folder: Path
     """Folder of the files."""
 
     def run(self, account: str) -> str:
         """The account's name in a cache."""
-        return f"{self.data_set}/{account}"
+        return f"{self.owner}/{account}"
 
     def taken(self) -> dict[str, Spending]:
         """Account -> what it has taken, by the cache, or by its file where that knows of more calls."""
@@ -51,7 +54,7 @@ class DataSetAccounts:
         return found
 
     def ended(self, world: int) -> list[str]:
-        """Accounts that cannot be at work while `world` processes share the data set."""
+        """Accounts that cannot be at work while `world` processes share the run."""
         return [account for account in self.taken() if not account.endswith(f"-of-{world}")]
 
     @contextmanager
@@ -83,7 +86,7 @@ class DataSetAccounts:
             share = _even_share(rest, [amounts.get(peer, 0) for peer in peers]) - getattr(elsewhere, unit)
             left[cap] = share if cap == "max_usd" else math.floor(share)
             if left[cap] <= 0:
-                raise BudgetStop(f"{cap}={limit} is used up: this data set has taken {total}; raise it to go on", total)
+                raise BudgetStop(f"{cap}={limit} is used up: this run has taken {total}; raise it to go on", total)
         return Budget(**left)
 
     def _cached(self, run: str) -> Spending:
@@ -93,6 +96,45 @@ class DataSetAccounts:
         """What the account has taken by its file and not by this cache, because its last process had another one."""
         here, taken = self._cached(self.run(account)), self.taken()
         return taken[account] - here if account in taken else Spending()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One process's share in a run: where answers are kept, and what all processes together may take for them."""
+
+    owner: str
+    folder: Path
+    """Of the run; its accounts are below."""
+    cache: Path
+    budget: Budget
+    rank: int
+    world: int
+
+    def taken(self) -> Spending:
+        """What all processes have taken, those with other caches as far as they have ended."""
+        with Cache(self.cache) as cache:
+            return sum(RunAccounts(cache, self.owner, self.folder / FOLDER).taken().values(), Spending())
+
+    @contextmanager
+    def opened(self) -> Iterator["Purchase"]:
+        """Raises BudgetStop where nothing is left; DataError where the cache cannot be used."""
+        peers = [f"{rank}-of-{self.world}" for rank in range(self.world)]
+        own = peers[self.rank]
+        with Cache(self.cache) as cache:
+            accounts = RunAccounts(cache, self.owner, self.folder / FOLDER)
+            with accounts.noting(own):
+                ended = [accounts.run(one) for one in accounts.ended(self.world)]
+                yield Purchase(cache, accounts.left(self.budget, own, peers), accounts.run(own), ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What `orca2.asking.engine.asking` needs besides the model."""
+
+    cache: Cache
+    budget: Budget
+    run: str
+    ended: Sequence[str]
 
 
 def _even_share(rest: float, taken: Sequence[float]) -> float:

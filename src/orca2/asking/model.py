@@ -1,4 +1,5 @@
-"""What a teacher is: a model that is asked through the engine, which holds its cache, caps and limits."""
+"""What is asked: a model behind the engine, which holds its cache, caps and limits. Teachers, judges, simulated users
+and students that are served are models."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +11,7 @@ from orca2.asking.requests import Answer, Decoding
 from orca2.serving.limits import Limits
 
 
-class Teacher(Protocol):
+class Model(Protocol):
     """A model that writes answers. Opened once per event loop; everything it holds is closed with it."""
 
     @property
@@ -31,7 +32,7 @@ class Teacher(Protocol):
 
     @property
     def cached(self) -> bool:
-        """Whether answers are cached; False for a teacher whose answers cost nothing to make again."""
+        """Whether answers are cached; False for a model whose answers cost nothing to make again."""
         ...
 
     def open(self, cache: Cache, runs: Sequence[str]) -> AbstractAsyncContextManager[Answer]:

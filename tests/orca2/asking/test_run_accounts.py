@@ -7,14 +7,14 @@ import pytest
 
 from orca2.asking.budget import Budget, BudgetStop, Spending
 from orca2.asking.cache import Cache
+from orca2.asking.run_accounts import PROBES, RunAccounts
 from orca2.errors import DataError
 from orca2.serving.outcomes import Usage
-from orca2.synthesis.spending import PROBES, DataSetAccounts
 
 FOUR, TWO = [f"{rank}-of-4" for rank in range(4)], ["0-of-2", "1-of-2"]
 
 
-def take(accounts: DataSetAccounts, account: str, tokens: int) -> None:
+def take(accounts: RunAccounts, account: str, tokens: int) -> None:
     """A process of this account that sends one call."""
     with accounts.noting(account):
         usage = Usage(prompt_tokens=tokens, completion_tokens=0)
@@ -22,15 +22,15 @@ def take(accounts: DataSetAccounts, account: str, tokens: int) -> None:
         accounts.cache.settle_call(number, "known", usage, 0.0)
 
 
-def left(accounts: DataSetAccounts, cap: int, account: str, peers: list[str]) -> int | None:
+def left(accounts: RunAccounts, cap: int, account: str, peers: list[str]) -> int | None:
     return accounts.left(Budget(max_tokens=cap), account, peers).max_tokens
 
 
 def test_no_change_of_the_number_of_processes_passes_a_cap(tmp_path: Path) -> None:
     """Fails if ranks that return get a share of what others have taken meanwhile: 240 of 240, and 45 more."""
     with Cache(tmp_path / "c.sqlite") as cache:
-        accounts = DataSetAccounts(cache, "d", tmp_path / "spending")
-        take(DataSetAccounts(cache, "other", tmp_path / "elsewhere"), "0-of-4", 1000)
+        accounts = RunAccounts(cache, "d", tmp_path / "spending")
+        take(RunAccounts(cache, "other", tmp_path / "elsewhere"), "0-of-4", 1000)
         assert [left(accounts, 240, rank, FOUR) for rank in FOUR] == [60] * 4
         take(accounts, "0-of-4", 60)
         assert [left(accounts, 240, rank, FOUR) for rank in FOUR] == [60] * 4
@@ -40,7 +40,7 @@ def test_no_change_of_the_number_of_processes_passes_a_cap(tmp_path: Path) -> No
         # Of the 150 left to four, rank 0 has 60 already: 30 for each of the others.
         assert [left(accounts, 240, rank, FOUR) for rank in FOUR[1:]] == [30] * 3
         take(accounts, "1-of-2", 90)
-        with pytest.raises(BudgetStop, match="max_tokens=240 is used up: this data set has taken 3 requests, 240"):
+        with pytest.raises(BudgetStop, match="max_tokens=240 is used up: this run has taken 3 requests, 240"):
             left(accounts, 240, "1-of-4", FOUR)
 
 
@@ -48,7 +48,7 @@ def test_caches_of_their_own_share_one_cap(tmp_path: Path) -> None:
     """Fails if a rank with another cache does not know what the probes took, or a moved one begins anew."""
     with ExitStack() as stack:
         first, second, third = (
-            DataSetAccounts(stack.enter_context(Cache(tmp_path / f"{name}.sqlite")), "d", tmp_path / "spending")
+            RunAccounts(stack.enter_context(Cache(tmp_path / f"{name}.sqlite")), "d", tmp_path / "spending")
             for name in "abc"
         )
         take(first, PROBES, 90)
@@ -67,4 +67,4 @@ def test_a_damaged_account_is_named(tmp_path: Path) -> None:
     """Fails if a half-written file counts as nothing spent, or ends in a traceback."""
     (tmp_path / "probes.json").write_text('{"requests": 1, "tok')
     with Cache(":memory:") as cache, pytest.raises(DataError, match=r"probes\.json is not what an account has taken"):
-        DataSetAccounts(cache, "d", tmp_path).taken()
+        RunAccounts(cache, "d", tmp_path).taken()
