@@ -44,7 +44,7 @@ class Prompts(Protocol):
 
     @property
     def context(self) -> int | None:
-        """As `Backend.context`."""
+        """The same as `Backend.context`."""
         ...
 
     @property
@@ -68,7 +68,7 @@ class AskedModel:
     prompts: Prompts
     retry: Retry
     identity: Mapping[str, str]
-    """As `Backend.identity`."""
+    """The same as `Backend.identity`."""
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class Share:
 
     owner: str
     folder: Path
-    """Of the run; its accounts are below."""
+    """Folder of the run; its accounts are below."""
     cache: Path
     budget: Budget
     rank: int

@@ -49,7 +49,7 @@ class ServedSpec:
     first_wait_s: float
     longest_wait_s: float
     share: Share | None = field(default=None, init=False)
-    """Where answers are kept and what they may cost; None: only while it is open, and without a cap."""
+    """Place of the answers and the caps on their cost; None: answers are kept while it is open, and nothing is capped."""
     retry: Retry = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class VllmSpec:
     max_len: int | None
     """Context in tokens; None: the student's own."""
     share: Share | None = field(default=None, init=False)
-    """As that of `ServedSpec`."""
+    """The same as `ServedSpec.share`."""
 
     def find(self, student: str | None) -> StudentFiles:
         return find_student(student)

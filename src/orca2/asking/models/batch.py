@@ -80,7 +80,7 @@ class BatchTeacher:
     """What a batch answer costs of the price."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     group: str = "teacher"
-    """Where these settings stand on the command line, for messages."""
+    """Config group of these settings on the command line, for messages."""
     cached: bool = field(default=True, init=False)
     decoding: Decoding = field(init=False)
     limits: Limits = field(init=False)

@@ -47,7 +47,7 @@ class HttpTeacher:
     """Tokens: `prompt`, `completion`, and `cached_prompt` where it differs; None or left out where not known."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     group: str = "teacher"
-    """Where these settings stand on the command line, for messages."""
+    """Config group of these settings on the command line, for messages."""
     cached: bool = field(default=True, init=False)
     server: Server = field(init=False)
     decoding: Decoding = field(init=False)
