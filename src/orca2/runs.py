@@ -34,7 +34,7 @@ OF_ASKING = (
     "base_url", "api_key_env", "timeout_s", "concurrency", "start_concurrency", "requests_per_minute",
     "tokens_per_minute", "usd_per_million", "batch_size", "batch_factor", "jobs", "poll_s", "linger_s",
 )  # fmt: skip
-"""Of a model that is asked, such as a teacher: keys that change how fast and at what price it answers. An address is
+"""Keys of a model that is asked, such as a teacher: they change how fast and at what price it answers. An address is
 one of them: a model is known by its name."""
 
 OPERATIONAL = (

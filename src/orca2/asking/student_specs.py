@@ -49,7 +49,7 @@ class ServedSpec:
     first_wait_s: float
     longest_wait_s: float
     share: Share | None = field(default=None, init=False)
-    """Place of the answers and the caps on their cost; None: answers are kept while it is open, and nothing is capped."""
+    """Place of the answers and caps on their cost; None: answers are kept while it is open, and nothing is capped."""
     retry: Retry = field(init=False)
 
     def __post_init__(self) -> None:
