@@ -14,17 +14,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-
 from lightning_modules.quiet import quiet_libraries
 from orca2.chatting import FORGET, converse
+from orca2.console import open_console
 from orca2.settings import build_all, run_main
 
 
 def main(cfg: Any) -> None:
     """Answer what is typed, or what is piped in, until it ends."""
     quiet_libraries()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = open_console()
     job = build_all(cfg)
     student = job["backend"].find(job["student"])
     name, system = next(iter(job["messages"].of(student.own_messages).items()))

@@ -12,14 +12,12 @@ from orca2.help import answer_help
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lightning_modules.quiet import quiet_libraries
 from orca2.asking.budget import Budget
+from orca2.console import open_console
 from orca2.evaluation.judging.conversing import OPERATIONAL, hold
 from orca2.evaluation.judging.scenarios import Scenario, situations
 from orca2.evaluation.results_folder import open_folder
@@ -33,7 +31,7 @@ from orca2.terminal import visible
 def main(cfg: Any) -> None:
     """Hold the conversations that have no record yet."""
     quiet_libraries()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = open_console()
     job = build_all(cfg)
     student = job["backend"].find(job["student"])
     messages = job["messages"].of(student.own_messages)
@@ -44,13 +42,12 @@ def main(cfg: Any) -> None:
     budget = Budget(**{key: job[key] for key in ("max_usd", "max_tokens", "max_requests")})
     console.print(
         f"{len(planned)} situations under {', '.join(messages)}; user: {job['teacher'].model}; student: {student.name}",
-        highlight=False,
     )
     run = RunDirectory(folder, key="out_dir", operational=OPERATIONAL)
     config = {**storable(cfg), "student_fingerprint": student.fingerprint}
     with run.locked():
         if open_folder(run, config, job_overrides()) == "done":
-            console.print(f"{folder} is done", highlight=False)
+            console.print(f"{folder} is done")
         else:
             with (
                 job["backend"].open(student, job["format"], 0) as backend,
@@ -70,12 +67,12 @@ def main(cfg: Any) -> None:
                     )
                 )
             for conversation, reason in held.failures.items():
-                console.print(visible(f"not held: {conversation}: {reason}"), highlight=False, markup=False)
-            console.print(f"spent     {held.spending}", highlight=False)
+                console.print(visible(f"not held: {conversation}: {reason}"), markup=False)
+            console.print(f"spent     {held.spending}")
             if not held.failures:
                 run.mark_done()
-    console.print(f"samples   {folder / SAMPLES}", highlight=False)
-    console.print(f"annotate  python judge.py out_dir={folder}", highlight=False)
+    console.print(f"samples   {folder / SAMPLES}")
+    console.print(f"annotate  python judge.py out_dir={folder}")
 
 
 if __name__ == "__main__":

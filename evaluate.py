@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lightning_modules.quiet import quiet_libraries
+from orca2.console import open_console
 from orca2.evaluation.evaluation_job import EvaluationJob, run_evaluation
 from orca2.settings import build_all, job_overrides, run_main, storable
 
@@ -25,7 +24,7 @@ from orca2.settings import build_all, job_overrides, run_main, storable
 def evaluate(cfg: Any) -> float | None:
     """Run one evaluation, or what is left of it; returns the mean accuracy of its benchmarks and messages."""
     quiet_libraries()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = open_console()
     job = EvaluationJob(**build_all(cfg, leave_out=("out_dir",)))
     try:
         results = run_evaluation(
@@ -38,7 +37,7 @@ def evaluate(cfg: Any) -> float | None:
             console=console,
         )
     except KeyboardInterrupt:
-        console.print("stopped; what was answered is kept, and the same command goes on from there", highlight=False)
+        console.print("stopped; what was answered is kept, and the same command goes on from there")
         raise SystemExit(130) from None
     accuracies = [value for key, value in (results or {}).items() if key.endswith("/accuracy")]
     return sum(accuracies) / len(accuracies) if accuracies else None

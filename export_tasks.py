@@ -13,8 +13,7 @@ answer_help(__file__)  # before torch and its like are imported, which takes sec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from orca2.console import open_console
 from orca2.evaluation.benchmark import flatten
 from orca2.evaluation.lm_eval_tasks import command, export_tasks
 from orca2.evaluation.sample_plan import make_plan
@@ -27,9 +26,9 @@ def main(cfg: Any) -> None:
     data_dir = None if job["data_dir"] is None else Path(job["data_dir"])
     plan = make_plan(flatten(job["benchmark"]), data_dir, job["limit"], job["seed"], job["allow_missing"])
     tasks = export_tasks(plan, Path(job["out_dir"]))
-    console = Console(width=200)
+    console = open_console()
     for task, samples in tasks.items():
-        console.print(f"{task}: {samples:,} samples", highlight=False)
+        console.print(f"{task}: {samples:,} samples")
     print(command(list(tasks), Path(job["out_dir"]).resolve(), "<run>/student"))
 
 

@@ -11,14 +11,12 @@ from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from orca2.asking.budget import Budget
+from orca2.console import open_console
 from orca2.errors import ConfigError
 from orca2.evaluation.judging.judge_pass import judge, questions
 from orca2.evaluation.report.load import load_run, run_name
@@ -30,7 +28,7 @@ from orca2.settings import build_all, run_main
 
 def main(cfg: Any) -> None:
     """Ask the judge what it was not asked yet, and say what it said."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = open_console()
     job = build_all(cfg)
     if job["out_dir"] is None:
         raise ConfigError("out_dir = null: give out_dir=<folder of an evaluation>")
@@ -39,7 +37,7 @@ def main(cfg: Any) -> None:
     other = None if job["against"] is None else Path(job["against"])
     against = None if other is None else load_run("against", other).records
     asked = questions(load_run("judged", folder).records, job["judge_runs"], against, str(other or ""))
-    console.print(f"judge: {teacher.model}; {len(asked):,} questions", highlight=False)
+    console.print(f"judge: {teacher.model}; {len(asked):,} questions")
     cache = Path(job["cache"]) if job["cache"] else folder / "judge_cache.sqlite"
     with answering(console, len(asked), 0) as on_done:
         done = judge(asked, teacher, cache, budget, on_done)
@@ -52,13 +50,12 @@ def main(cfg: Any) -> None:
                 f"{one.benchmark}, {one.message}, {one.rubric} by {one.who}: {one.value.value:.3f} "
                 f"[{one.value.low:.3f}, {one.value.high:.3f}], n {one.n:,}, no verdict {one.missing:,}, "
                 f"spread of the judge {one.spread:.3f}",
-                highlight=False,
             )
     missing = Counter(verdict.problem for verdict in done.verdicts if verdict.problem)
     if missing:
         console.print(f"without a verdict: {', '.join(f'{kind} {count:,}' for kind, count in missing.items())}")
-    console.print(f"spent     {done.spending}", highlight=False)
-    console.print(f"verdicts  {folder / VERDICTS}\nreport    {folder / MARKDOWN}", highlight=False)
+    console.print(f"spent     {done.spending}")
+    console.print(f"verdicts  {folder / VERDICTS}\nreport    {folder / MARKDOWN}")
     if done.stop:
         raise ConfigError(f"stopped at a cap: {done.stop}; raise it and give the same command again")
 

@@ -11,12 +11,10 @@ from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
-import sys
 from typing import Any
 
-from rich.console import Console
-
 from datamodules.erased_prompts import ErasedPromptDataModule
+from orca2.console import open_console
 from orca2.data.rendered_rows import Rendered, RowRenderer
 from orca2.display import example_panels, pack_table
 from orca2.errors import DataError
@@ -42,7 +40,7 @@ class RememberingRenderer:
 
 def show(cfg: Any) -> None:
     """Print the first examples of the first optimizer step."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = open_console()
     parts = build_all(cfg)
     renderer = Renderer(build_tokenizer(parts["model"], parts["format"]), parts["format"])
     data = ErasedPromptDataModule(

@@ -10,12 +10,10 @@ from orca2.help import answer_help
 
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from orca2.console import open_console
 from orca2.runs import RunDirectory
 from orca2.settings import build_all, job_overrides, run_main, storable
 from orca2.synthesis.pipeline import Stopped, pre_flight, synthesize
@@ -24,7 +22,7 @@ from orca2.synthesis.synthesis_job import OPERATIONAL, SynthesisJob
 
 def main(cfg: Any) -> None:
     """Make the data set, or what is left of it, or only estimate it."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = open_console()
     job = SynthesisJob(**build_all(cfg, leave_out=("out_dir",)))
     if job.estimate:
         with job.opened_cache(None if Path(job.cache).exists() else ":memory:") as cache:
@@ -35,7 +33,7 @@ def main(cfg: Any) -> None:
     try:
         synthesize(job, run, storable(cfg), job_overrides(), console)
     except Stopped as stop:
-        console.print(str(stop), highlight=False)
+        console.print(str(stop))
         raise SystemExit(130) from None
 
 

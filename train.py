@@ -11,7 +11,6 @@ from orca2.help import answer_help
 answer_help(__file__)  # before torch and its like are imported, which takes seconds
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +21,7 @@ from lightning_modules.job import Interrupted, open_and_run
 from lightning_modules.planning import plan_run
 from lightning_modules.quiet import quiet_libraries
 from lightning_modules.training_job import NOT_OF_THE_JOB, TrainingJob
+from orca2.console import open_console
 from orca2.errors import ConfigError
 from orca2.processes.launch import STOPPED, reporting, start_ranks
 from orca2.processes.ranks import is_first, joined
@@ -45,7 +45,7 @@ class Planned(NamedTuple):
 def train(cfg: Any) -> float | None:
     """Run one job, or what is left of it; returns the mean held-out accuracy, which a sweep can compare."""
     quiet_libraries()
-    console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
+    console = open_console(quiet=not is_first())
     with reporting():
         stages = {} if cfg.curriculum is None else {key: planned(one, True) for key, one in stage_configs(cfg).items()}
         if cfg.only_stage not in (None, *stages):

@@ -71,11 +71,11 @@ def ask_benchmark(
     known = everyone(sorted(stored_records(folder)[0]))[0]  # as the first rank sees them, before any writes
     mine = asked[ranks.rank :: ranks.world]
     done = sum(one.key in set(known) for one in mine)
-    console.print(f"benchmark {planned.name}: {len(asked):,} answers", highlight=False)
+    console.print(f"benchmark {planned.name}: {len(asked):,} answers")
     with gathered(student), answering(console, len(mine), done) as on_done:
         answer_missing(asked, known, backend, folder, ranks, on_done)
     everyone(None)  # all shares are written
 
     figures = from_first(lambda: finish(planned.plan, asked, folder, name))
-    console.print(f"benchmark {planned.name}: {folder / HTML}", highlight=False)
+    console.print(f"benchmark {planned.name}: {folder / HTML}")
     return figures

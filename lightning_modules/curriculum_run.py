@@ -64,7 +64,7 @@ def _close(run: RunDirectory, stages: Mapping[str, RunDirectory], console: Conso
     console.print(table)
     atomic_write_json(run.results, {**metrics, "samples": str(samples)})
     run.mark_done()
-    console.print(f"student   {stages[last].student}\nresults   {run.results}", highlight=False)
+    console.print(f"student   {stages[last].student}\nresults   {run.results}")
     return metrics
 
 

@@ -73,7 +73,7 @@ def export(
     if not is_first():
         go_to_the_end()
     from_first(write)
-    console.print(f"exported to {run.student}: read back, every weight equal", highlight=False)
+    console.print(f"exported to {run.student}: read back, every weight equal")
 
 
 def ask_held_out(
@@ -143,18 +143,17 @@ def show_results(
         "held out; packs {utilisation:.2%} full; {useful_tokens:,} useful tokens, {label_tokens:,} with loss".format(
             **counts
         ),
-        highlight=False,
     )
     if "validation/loss" in figures:
-        console.print(_validation_line(figures), highlight=False)
+        console.print(_validation_line(figures))
     if run.rejected.exists():
-        console.print(f"rejected rows and why: {run.rejected}", highlight=False)
+        console.print(f"rejected rows and why: {run.rejected}")
     scores: dict[str, list[TaskScore]] = {message: summarise(answered) for message, answered in answers.items()}
     if any(scores.values()):
         console.print(score_table(scores))
     if run.metrics.exists():  # not where the disk was full
-        console.print(loss_curve(run.metrics), highlight=False)
-    console.print(f"student   {run.student}\nresults   {run.results}\nmetrics   {run.metrics}", highlight=False)
+        console.print(loss_curve(run.metrics))
+    console.print(f"student   {run.student}\nresults   {run.results}\nmetrics   {run.metrics}")
 
 
 def _validation_line(figures: Mapping[str, float]) -> str:

@@ -8,7 +8,6 @@ of the model before the first step. Running the same job again resumes it where 
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -37,6 +36,7 @@ from lightning_modules.student import StudentModule
 from lightning_modules.training_job import TrainingJob
 from lightning_modules.training_line import TrainingLine
 from lightning_modules.validation import Validation
+from orca2.console import open_console
 from orca2.data.identity import changed, digests_of, require_everywhere, require_same
 from orca2.data.report import list_of_rank, merge_lists, summed
 from orca2.data.validation_rows import validation_batches
@@ -77,12 +77,12 @@ def open_and_run(
 
     Every rank calls it inside `ranks.joined`; the first one holds the lock, writes and prints.
     """
-    console = Console(width=None if sys.stdout.isatty() else 140, quiet=not is_first())
+    console = open_console(quiet=not is_first())
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(run.locked()))
         if from_first(lambda: run.open_or_resume(config, overrides)) == "done":
             text = run.results.read_text(encoding="utf-8")
-            console.print(f"{run.path} is done; its results:", highlight=False)
+            console.print(f"{run.path} is done; its results:")
             warn_of_other_rows(run, job.source, console)
             console.print_json(text)
             return dict(json.loads(text))
@@ -118,7 +118,6 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
         console.print(
             f"source {job.source.name} has no held-out questions, so no answers will be scored; held_out=procedural "
             "asks those of the generated tasks",
-            highlight=False,
         )
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
@@ -166,7 +165,7 @@ def choose_kernel(job: TrainingJob, tokenizer: PreTrainedTokenizerBase, console:
     kernel, reason = choose_attention(
         job.model.attention, job.trainer.device, job.trainer.compute_dtype, attention_needs(config)
     )
-    console.print(f"attention: {kernel} ({reason})", highlight=False)
+    console.print(f"attention: {kernel} ({reason})")
     return kernel
 
 
@@ -194,11 +193,11 @@ def load_student(
     with torch.autocast(job.trainer.device.type, torch.bfloat16, enabled=job.trainer.autocasts):
         head = check_student(student, job.model.max_len)
     kept = "isolated" if job.packing.isolate else "joined, as asked"
-    console.print(f"self-test passed: packed examples are {kept}, loss head is {head}", highlight=False)
+    console.print(f"self-test passed: packed examples are {kept}, loss head is {head}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     recomputed = f"activation checkpointing {mode}"
-    console.print(f"student: {parameters:,} parameters, {trained:,} trained, {recomputed}", highlight=False)
+    console.print(f"student: {parameters:,} parameters, {trained:,} trained, {recomputed}")
     return student
 
 
@@ -246,7 +245,6 @@ def warn_of_other_rows(run: RunDirectory, source: Source, console: Console) -> N
         console.print(
             f"[bold]the rows of {', '.join(names)} have changed since: this run was trained on the earlier ones; "
             "name=<name> trains on them anew[/bold]",
-            highlight=False,
         )
 
 
@@ -280,7 +278,7 @@ def fit(
         run.checkpoints,
         job.checkpoint_every_steps,
         config_signature,
-        tell=(tell := partial(console.print, highlight=False, soft_wrap=True)),
+        tell=(tell := partial(console.print, soft_wrap=True)),
     )
     assert data.validation is not None
     micro_batches = validation_batches(

@@ -5,6 +5,7 @@ help agrees with both. This module imports nothing that takes time to import: it
 """
 
 import ast
+import os
 import shutil
 import sys
 import textwrap
@@ -31,7 +32,10 @@ def answer_help(script: str, arguments: Sequence[str] | None = None) -> None:
     `script`: the entry point's file, with `conf/` beside it; `arguments`: those of the command line by default.
     """
     if {"-h", "--help"} & set(sys.argv[1:] if arguments is None else arguments):
-        print(help_of(Path(script), min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)))
+        try:
+            print(help_of(Path(script), min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)), flush=True)
+        except BrokenPipeError:  # of `--help | head`; without another stdout Python would complain again as it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 

@@ -43,7 +43,7 @@ class ProgressLine:
             return
         self._drawn = now
         if self._live is None:
-            self._console.print(self._text(), highlight=False)
+            self._console.print(self._text())
             return
         line = Table.grid(padding=(0, 1))
         bar = [] if self._share is None else [ProgressBar(total=1.0, completed=self._share(), width=24)]

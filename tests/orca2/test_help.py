@@ -40,3 +40,14 @@ def test_help_is_answered_before_the_heavy_imports(command: str, tmp_path: Path)
         [sys.executable, str(ROOT / f"{command}.py"), "--help"], env=shadowed, capture_output=True, text=True
     )
     assert done.returncode == 0 and f"Usage: python {command}.py" in done.stdout, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """Fails if `train.py --help | head -1` ends with a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "--help"],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0

@@ -146,7 +146,7 @@ def run_evaluation(
         return None
     with run.locked():
         if open_for(plan, run, config, overrides) == "done":
-            console.print(f"{run.path} is done; its results:", highlight=False)
+            console.print(f"{run.path} is done; its results:")
         else:
             _show_plan(plan, messages, job, console)
             write_rejected(plan, run.path)
@@ -163,12 +163,12 @@ def run_evaluation(
                 finish(plan, expand(plan, messages, identity), run.path, run_name(run.path))
                 if isinstance(asked := job.backend_of(rank, run.path), AskedSpec) and asked.share is not None:
                     spent = asked.share.taken().told(price_known=asked.model.price is not None)
-                    console.print(f"spent     {spent}", highlight=False)
+                    console.print(f"spent     {spent}")
         results: dict[str, Any] = json.loads(run.results.read_text(encoding="utf-8"))
         flat = {key: value for key, value in results.items() if isinstance(value, (int, float))}
         console.print(result_table(flat))
-        console.print(f"results   {run.results}\nreport    {run.path / MARKDOWN}", highlight=False)
-        console.print(f"samples   {run.path / SAMPLES}\n          {run.path / HTML}", highlight=False)
+        console.print(f"results   {run.results}\nreport    {run.path / MARKDOWN}")
+        console.print(f"samples   {run.path / SAMPLES}\n          {run.path / HTML}")
         return flat
 
 
@@ -211,11 +211,11 @@ def _answer(
         asked = expand(plan, messages, backend.identity)
         known, wrong = stored_records(run.path)
         for line in wrong:
-            console.print(f"not believed, asked again: {line}", highlight=False)
+            console.print(f"not believed, asked again: {line}")
         mine = asked[rank.rank :: rank.world]
         done = sum(one.key in known for one in mine)
         if done:
-            console.print(f"resuming: {done:,} of {len(mine):,} samples are answered", highlight=False)
+            console.print(f"resuming: {done:,} of {len(mine):,} samples are answered")
         with answering(console, len(mine), done) as show:
 
             def on_done() -> None:
@@ -248,11 +248,10 @@ def _show_plan(plan: SamplePlan, messages: Mapping[str, str], job: EvaluationJob
         console.print(
             f"{name}: {planned.rows:,} samples{drawn}; {len(planned.rejected)} rows cannot be asked, "
             f"{len(planned.absent)} tasks have no file",
-            highlight=False,
         )
     for name, reason in plan.absent.items():
-        console.print(f"{name}: left out: {reason}", highlight=False)
-    console.print(f"system messages: {', '.join(messages)}; backend {job.backend.name}", highlight=False)
+        console.print(f"{name}: left out: {reason}")
+    console.print(f"system messages: {', '.join(messages)}; backend {job.backend.name}")
 
 
 def result_table(flat: Mapping[str, float]) -> Table:

@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
 
+from orca2.console import open_console
 from orca2.errors import ConfigError, Orca2Error
 from orca2.runs import OPERATIONAL, RunDirectory
 from orca2.settings.command_line import check_command_line, texts, with_parameters
@@ -142,7 +142,7 @@ def _run_sweep(sweep: Sweep, start: Callable[[], None]) -> int:
             except SystemExit as stop:  # Hydra has said why, such as a pool or a cluster that broke
                 code = int(stop.code or 0)
             records = job_records(sweep)
-            close_sweep(sweep, records, Console(width=None if sys.stdout.isatty() else 140))
+            close_sweep(sweep, records, open_console())
     except Orca2Error as error:
         _complain(error)
         return 2

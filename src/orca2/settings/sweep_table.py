@@ -57,7 +57,7 @@ def close_sweep(sweep: Sweep, records: Sequence[JobRecord], console: Console) ->
     """Print the table and the failures, and write both to `sweep.json` and `sweep.md` in the sweep's folder."""
     arms, failed = arms_of(sweep, records), [record for record in records if record.state != "done"]
     header, rows = _cells(sweep, arms)
-    console.print(f"\n{sweep.name}: {sweep.metrics[0]}; spread: sample standard deviation over seeds", highlight=False)
+    console.print(f"\n{sweep.name}: {sweep.metrics[0]}; spread: sample standard deviation over seeds")
     table = Table()
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < len(_arm_keys(sweep)) else "right")
@@ -66,12 +66,12 @@ def close_sweep(sweep: Sweep, records: Sequence[JobRecord], console: Console) ->
     console.print(table)
     for record in failed:
         log = sweep.folder / record.name / "job.log"
-        console.print(f"{record.state}: {record.name}: {record.reason}\n  log: {log}", highlight=False, markup=False)
+        console.print(f"{record.state}: {record.name}: {record.reason}\n  log: {log}", markup=False)
     if failed:
-        console.print("The same command again runs these, and no others.", highlight=False)
+        console.print("The same command again runs these, and no others.")
     atomic_write_json(sweep.folder / "sweep.json", _as_json(sweep, arms, records))
     atomic_write_text(sweep.folder / "sweep.md", _markdown(sweep, header, rows, failed))
-    console.print(f"written to {sweep.folder / 'sweep.json'} and sweep.md", highlight=False)
+    console.print(f"written to {sweep.folder / 'sweep.json'} and sweep.md")
 
 
 def _arm_keys(sweep: Sweep) -> list[str]:

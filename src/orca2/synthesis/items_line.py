@@ -74,7 +74,7 @@ class ItemsLine(ProgressLine):
     ) -> None:
         super().__exit__(kind, error, trace)
         if self.done:
-            self._console.print(self.line, highlight=False)
+            self._console.print(self.line)
 
     @property
     def done(self) -> int:

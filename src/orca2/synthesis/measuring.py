@@ -231,7 +231,7 @@ def measured_mixture(
     """
     config = outcome_path(folder, name)
     if config.is_file():
-        console.print(f"strategies were measured before: {config}", highlight=False)
+        console.print(f"strategies were measured before: {config}")
         return measurement.strategy.mixture(read_outcome(config), name)
     groups = measurement.groups(items)
     with ProbesLine(console, measurement.most(groups), len(groups)) as line:
@@ -243,7 +243,6 @@ def measured_mixture(
         f"strategies measured with {calls:,} probes of the {grid:,} of the full grid: "
         f"{', '.join(f'{strategy} {count:,}' for strategy, count in chosen.most_common())}; "
         f"evidence: {config.with_suffix('.md')}",
-        highlight=False,
     )
     return measurement.strategy.mixture(by_task(evidence), name)
 

@@ -116,7 +116,7 @@ async def _answer_share(
     budget = accounts.left(job.budget, account, [_account(job, rank) for rank in range(job.world)])
     name, ended = accounts.run(account), [accounts.run(one) for one in accounts.ended(job.world)]
     if jobs := accounts.cache.batches((name, *ended)):
-        console.print(f"waiting for {len(jobs)} batch jobs of earlier processes", highlight=False)
+        console.print(f"waiting for {len(jobs)} batch jobs of earlier processes")
     total = guess.read if guess is not None else _size(job)
     with Spill(folder) as spill, Verifier(job.verification.timeout) as verifier:
         plan = Answering(job.teacher, job.verification, verifier, (cleaning.check_answer,))
@@ -144,9 +144,7 @@ def finish(
     ranks = [run.path / WORK / _account(job, rank) for rank in range(job.world)]
     missing = [rank.name for rank in ranks if not (rank / SUMMARY).exists()]
     if missing or run.is_done:
-        console.print(
-            f"this share is done; {', '.join(missing)} to come" if missing else f"{run.path} is done", highlight=False
-        )
+        console.print(f"this share is done; {', '.join(missing)} to come" if missing else f"{run.path} is done")
         return
     summaries = [json.loads((rank / SUMMARY).read_text(encoding="utf-8")) for rank in ranks]
     try:
@@ -176,18 +174,18 @@ def pre_flight(job: SynthesisJob, cache: Cache, console: Console) -> Estimate:
 
     Strategies still to be measured count with all their probes, and the rest as if no task had been measured.
     """
-    console.print("estimating: every item is read once, nothing is sent", highlight=False)
+    console.print("estimating: every item is read once, nothing is sent")
     counts = Counter[str]()
     if isinstance(job.strategy, MeasuredStrategy):
         grid = _measurement(job, job.strategy, cache).grid(_probed(job))
         most = estimate(grid, job.teacher, cache, samples=1, counts=counts)
         for line in most.lines(job.teacher, "probes (every strategy on every item; fewer where one leads)"):
-            console.print(line, highlight=False)
+            console.print(line)
         job = replace(job, strategy=job.strategy.mixture({}))
     asked = asked_items(job, None, counts, None)
     guess = estimate(asked, job.teacher, cache, job.verification.samples, counts)
     for line in guess.lines(job.teacher):
-        console.print(line, highlight=False)
+        console.print(line)
     return guess
 
 
@@ -311,20 +309,18 @@ def _show_done(run: RunDirectory, console: Console) -> None:
     console.print(
         f"{run.path} is done: {record['examples']:,} examples of {record['items_read']:,} items; "
         f"{record['answers_not_kept']:,} answers not kept, {failed:,} requests failed, {not_asked:,} items not asked",
-        highlight=False,
     )
     for name in ("strategies", "verdicts", *["failures"] * bool(failed)):
         shown = ", ".join(f"{key} {count:,}" for key, count in record[name].items())
-        console.print(f"  {name}: {shown}", highlight=False)
+        console.print(f"  {name}: {shown}")
     if passing := sum(count for kind, count in record["failures"].items() if kind not in LASTING):
         console.print(
             f"  {passing:,} failures may pass: delete {run.done} and give the same command again, to ask them only",
-            highlight=False,
         )
     spending = record["spending"]
     usd = f"{spending['usd']:.4f} USD" if spending["price_known"] else "price unknown"
-    console.print(f"  spent: {spending['requests']:,} requests, {spending['tokens']:,} tokens, {usd}", highlight=False)
-    console.print(f"train on it: {training_command(run.path)}", highlight=False, soft_wrap=True)
+    console.print(f"  spent: {spending['requests']:,} requests, {spending['tokens']:,} tokens, {usd}")
+    console.print(f"train on it: {training_command(run.path)}", soft_wrap=True)
 
 
 def training_command(out_dir: Path) -> str:

@@ -30,8 +30,8 @@ def publish(folder: Path, name: str, record: Mapping[str, Any], config: Mapping[
 
 def push_and_tell(folder: Path, repository: str, private: bool, console: Console) -> None:
     """Raises ConfigError and DataError as `push`."""
-    console.print(f"pushing {folder} to {repository}", highlight=False)
-    console.print(f"pushed: {push(folder, repository, private)}", highlight=False)
+    console.print(f"pushing {folder} to {repository}")
+    console.print(f"pushed: {push(folder, repository, private)}")
 
 
 def _examples(folder: Path, places: Sequence[int]) -> Iterator[Example]:
