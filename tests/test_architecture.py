@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
@@ -19,6 +20,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FILES = [*ENTRY_POINTS, *MODULES, *sorted((ROOT / "perf").rglob("*.py")), *TESTS]
 
 LAYERS = {
+    "orca2.console": 0,
     "orca2.terminal": 0,
     "orca2.names": 0,
     "orca2.errors": 1,
@@ -71,6 +73,7 @@ def part_of(module: str) -> str:
     return ".".join(module.split(".")[: 2 if module.startswith("orca2.") else 1])
 
 
+@cache
 def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
@@ -169,6 +172,7 @@ ONE_PLACE = {
     "ParquetFile": ("orca2.rows.decoding", "orca2.synthesis.publishing.publish"),  # the second reads what it wrote
     "AsyncOpenAI": ("orca2.serving.client",),
     "LLM": ("orca2.asking.models.vllm",),
+    "Console": ("orca2.console",),
     "Live": ("orca2.progress",),
     "init_process_group": ("orca2.processes.ranks",),
 }

@@ -23,6 +23,7 @@ from rich.table import Table
 from orca2.asking.budget import Budget
 from orca2.asking.run_accounts import Share
 from orca2.asking.student_specs import AskedSpec, with_share
+from orca2.console import open_console
 from orca2.errors import ConfigError
 from orca2.evaluation.benchmark import Benchmark, BenchmarkGroup, flatten
 from orca2.evaluation.messages import SystemMessages
@@ -191,7 +192,7 @@ def _help(
     wait_until(lambda: _is_open(run, config), lambda: None, first, PATIENCE_S, check)
     if is_whole(plan, run):
         return
-    _answer(job, student, messages, plan, run, rank, check, Console(quiet=True))
+    _answer(job, student, messages, plan, run, rank, check, open_console(quiet=True))
     over = answer_call(run.path / SHARDS, rank.rank, lambda: is_whole(plan, run))
     wait_until(over, lambda: _sizes(run), "the first process to finish", PATIENCE_S, check)
 
