@@ -41,7 +41,7 @@ def main(cfg: Any) -> None:
     cache = Path(job["cache"]) if job["cache"] else folder / "user_cache.sqlite"
     budget = Budget(**{key: job[key] for key in ("max_usd", "max_tokens", "max_requests")})
     console.print(
-        f"{len(planned)} situations under {', '.join(messages)}; user: {job['teacher'].model}; student: {student.name}",
+        f"{len(planned)} situations under {', '.join(messages)}; user: {job['teacher'].model}; student: {student.name}"
     )
     run = RunDirectory(folder, key="out_dir", operational=OPERATIONAL)
     config = {**storable(cfg), "student_fingerprint": student.fingerprint}

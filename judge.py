@@ -49,7 +49,7 @@ def main(cfg: Any) -> None:
             console.print(
                 f"{one.benchmark}, {one.message}, {one.rubric} by {one.who}: {one.value.value:.3f} "
                 f"[{one.value.low:.3f}, {one.value.high:.3f}], n {one.n:,}, no verdict {one.missing:,}, "
-                f"spread of the judge {one.spread:.3f}",
+                f"spread of the judge {one.spread:.3f}"
             )
     missing = Counter(verdict.problem for verdict in done.verdicts if verdict.problem)
     if missing:

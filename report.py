@@ -31,7 +31,7 @@ def report(cfg: Any) -> None:
     for average in summary.averages:
         console.print(
             f"{average.run}, {average.message}, {average.group}: accuracy {average.macro:.2%} macro, "
-            f"{average.micro.value:.2%} micro; format-OK {average.format_ok.value:.2%}; {average.n:,} samples",
+            f"{average.micro.value:.2%} micro; format-OK {average.format_ok.value:.2%}; {average.n:,} samples"
         )
     console.print(f"read      {folder / MARKDOWN}\nsamples   {folder / HTML}")
 

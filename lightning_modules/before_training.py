@@ -40,21 +40,21 @@ def tell_of_data(data: ErasedPromptDataModule, every_steps: int, max_len: int, c
     if data.survey is not None:
         left_out = sum(data.survey.left_out.values())
         console.print(
-            f"source {source.name}: {data.survey.kept:,} rows kept, {left_out:,} left out by strategy {choice.name}",
+            f"source {source.name}: {data.survey.kept:,} rows kept, {left_out:,} left out by strategy {choice.name}"
         )
     for line in look(source, choice, data.render.erasing, data.render.thinking):
         console.print(line)
     if data.validation is not None and data.validation.taken:
         console.print(
             f"validation: {data.validation.taken:,} rows held out, of which {len(data.validation.rendered):,} can be "
-            f"measured; before the first step, every {every_steps:,} and after the last",
+            f"measured; before the first step, every {every_steps:,} and after the last"
         )
     report = leak_check(source, choice)
     if report.checked:
         of = f", spread over {source.size:,} rows," if source.size and source.size > LEAK_CHECKED_ROWS else ""
         console.print(
             f"leak check: {report.leaked} of {report.checked:,} answers{of} quote the teacher's instruction"
-            + "".join(f"\n  {identity}: {quote!r}" for identity, quote in report.examples.items()),
+            + "".join(f"\n  {identity}: {quote!r}" for identity, quote in report.examples.items())
         )
 
 

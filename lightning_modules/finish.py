@@ -142,7 +142,7 @@ def show_results(
         "rows {rows:,}: {kept:,} kept, {broken:,} broken, {too_long:,} too long, {left_out:,} left out, {held_out:,} "
         "held out; packs {utilisation:.2%} full; {useful_tokens:,} useful tokens, {label_tokens:,} with loss".format(
             **counts
-        ),
+        )
     )
     if "validation/loss" in figures:
         console.print(_validation_line(figures))

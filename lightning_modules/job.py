@@ -117,7 +117,7 @@ def run_job(job: TrainingJob, run: RunDirectory, config: Mapping[str, Any], cons
     if not questions:
         console.print(
             f"source {job.source.name} has no held-out questions, so no answers will be scored; held_out=procedural "
-            "asks those of the generated tasks",
+            "asks those of the generated tasks"
         )
     loggers: list[Logger] = []  # of the first rank; the others have none
     from_first(lambda: loggers.extend(open_loggers(job, run, config)))
@@ -244,7 +244,7 @@ def warn_of_other_rows(run: RunDirectory, source: Source, console: Console) -> N
     if names:
         console.print(
             f"[bold]the rows of {', '.join(names)} have changed since: this run was trained on the earlier ones; "
-            "name=<name> trains on them anew[/bold]",
+            "name=<name> trains on them anew[/bold]"
         )
 
 

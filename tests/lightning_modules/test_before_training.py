@@ -31,7 +31,7 @@ def said(tmp_path: Path, long_rows: int, *overrides: str) -> str:
     given = ["trainer=cpu", "source=jsonl", f"source.path={rows}", f"source.cache_dir={tmp_path}", "packing.length=256"]
     cfg = compose_config("train", [*given, *overrides])
     job, printed = TrainingJob(**build_all(cfg, leave_out=NOT_OF_THE_JOB)), StringIO()
-    console = Console(file=printed, force_terminal=True, color_system="standard", width=300)
+    console = Console(file=printed, force_terminal=True, color_system="standard", width=300, highlight=False)
     run = RunDirectory(tmp_path / "run")
     with run.locked():
         run.open_or_resume({"seed": 1}, [])

@@ -248,7 +248,7 @@ def _show_plan(plan: SamplePlan, messages: Mapping[str, str], job: EvaluationJob
         drawn = "" if job.limit is None else f", {len(planned.samples):,} drawn by seed {job.seed}"
         console.print(
             f"{name}: {planned.rows:,} samples{drawn}; {len(planned.rejected)} rows cannot be asked, "
-            f"{len(planned.absent)} tasks have no file",
+            f"{len(planned.absent)} tasks have no file"
         )
     for name, reason in plan.absent.items():
         console.print(f"{name}: left out: {reason}")

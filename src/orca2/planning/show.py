@@ -16,12 +16,12 @@ def show_plan(plan: Plan, console: Console) -> None:
     trained = request.shape.trained(request.lora)
     console.print(
         f"{request.shape.parameters:,} parameters, {trained:,} trained; {machine.ranks} x {machine.device}"
-        f"{f' on {machine.nodes} nodes' if machine.nodes > 1 else ''}; {_layout(plan)}",
+        f"{f' on {machine.nodes} nodes' if machine.nodes > 1 else ''}; {_layout(plan)}"
     )
     console.print(_memory_table(plan))
     console.print(
         "peak = weights + optimizer + buffers + the larger of two moments of the backward pass: "
-        "activations + logits at its start, gradients at its end",
+        "activations + logits at its start, gradients at its end"
     )
     console.print(_work_table(plan))
     console.print(f"checkpoint {_size(plan.checkpoint)}, exported student {_size(plan.student)}")
@@ -30,7 +30,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     if machine.operations_per_second is not None:
         console.print(
             f"hours at {machine.operations_per_second / 1e12:,.0f} TFLOP/s of model arithmetic a GPU; the paper's "
-            f"stages took {', '.join(map(str, PAPER_HOURS.values()))} hours for 13B on {PAPER_GPUS} A100 of 80 GB",
+            f"stages took {', '.join(map(str, PAPER_HOURS.values()))} hours for 13B on {PAPER_GPUS} A100 of 80 GB"
         )
     if machine.usable is None:
         console.print("the memory of the device is not known: give one, such as gpu=a100_80")

@@ -242,7 +242,7 @@ def measured_mixture(
     console.print(
         f"strategies measured with {calls:,} probes of the {grid:,} of the full grid: "
         f"{', '.join(f'{strategy} {count:,}' for strategy, count in chosen.most_common())}; "
-        f"evidence: {config.with_suffix('.md')}",
+        f"evidence: {config.with_suffix('.md')}"
     )
     return measurement.strategy.mixture(by_task(evidence), name)
 

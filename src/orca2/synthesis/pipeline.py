@@ -308,14 +308,14 @@ def _show_done(run: RunDirectory, console: Console) -> None:
     failed, not_asked = sum(record["failures"].values()), sum(record["not_asked"].values())
     console.print(
         f"{run.path} is done: {record['examples']:,} examples of {record['items_read']:,} items; "
-        f"{record['answers_not_kept']:,} answers not kept, {failed:,} requests failed, {not_asked:,} items not asked",
+        f"{record['answers_not_kept']:,} answers not kept, {failed:,} requests failed, {not_asked:,} items not asked"
     )
     for name in ("strategies", "verdicts", *["failures"] * bool(failed)):
         shown = ", ".join(f"{key} {count:,}" for key, count in record[name].items())
         console.print(f"  {name}: {shown}")
     if passing := sum(count for kind, count in record["failures"].items() if kind not in LASTING):
         console.print(
-            f"  {passing:,} failures may pass: delete {run.done} and give the same command again, to ask them only",
+            f"  {passing:,} failures may pass: delete {run.done} and give the same command again, to ask them only"
         )
     spending = record["spending"]
     usd = f"{spending['usd']:.4f} USD" if spending["price_known"] else "price unknown"
