@@ -25,7 +25,7 @@ demo: $(STAMP)  ## train a small student on generated tasks, on any laptop
 	env -u OMP_NUM_THREADS $(BIN)/python train.py
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not gpu and not real'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not real'
 
 test-all: $(STAMP)  ## all tests that this machine can run
 	$(BIN)/python -m pytest -n 2

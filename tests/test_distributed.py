@@ -16,8 +16,6 @@ import pytest
 
 from tests.small_fit import CASES
 
-pytestmark = pytest.mark.xdist_group("ranks")  # what its tests share is made once, on one worker
-
 ROOT = Path(__file__).parents[1]
 LOSS_TOLERANCE, NORM_TOLERANCE, WEIGHT_TOLERANCE = 1e-6, 1e-5, 1e-6
 """Relative; of weights, of the sum of a tensor's magnitudes."""

@@ -18,8 +18,6 @@ from orca2.rendering.renderer import Renderer
 from orca2.settings import build, check_command_line, compose_config
 from tests.commands import ENVIRONMENT, HUB_MODEL, ROOT, SMALL_STUDENT, docs_commands, readme_commands
 
-pytestmark = pytest.mark.xdist_group("finished")  # what its tests share is made once, on one worker
-
 SMALL = (
     *SMALL_STUDENT,
     "source.size=420",

@@ -17,8 +17,6 @@ from orca2.rendering import Renderer
 from orca2.settings import build, compose_config
 from tests.commands import ENVIRONMENT, ROOT
 
-pytestmark = pytest.mark.xdist_group("student")  # what its tests share is made once, on one worker
-
 
 def command(*overrides: str) -> list[str]:
     return [sys.executable, str(ROOT / "evaluate.py"), *overrides]
