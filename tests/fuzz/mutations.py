@@ -10,20 +10,12 @@ import copy
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from random import Random
 from typing import Any
 
 from orca2.errors import Orca2Error
+from tests.linear_time import SECONDS
 
-LONG = 100_000
-"""Characters of the texts that must be read in linear time."""
-SECONDS = 1.0
-"""The processor's seconds that may pass over any input."""
-FACTOR = 16
-"""Most growth of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
-UNIT = 0.01
-"""Seconds; what is faster than that is too fast to be compared."""
 SHOWN = 5
 """Faults that a failing test shows."""
 
@@ -148,28 +140,6 @@ def attack(name: str, count: int, make: Callable[[Mutator], Any], read: Callable
         if len(faults) >= SHOWN:
             break
     assert not faults, "\n\n".join(f"{name}: {where}\n{what}" for where, what in faults.items())
-
-
-def seconds(read: Callable[[Any], object], given: Any) -> float:
-    """The processor's; what a reader refuses counts as read."""
-    start = time.process_time()
-    with suppress(Orca2Error):
-        read(given)
-    return time.process_time() - start
-
-
-def assert_linear(
-    read: Callable[[Any], object], make: Callable[[int], Any], what: object = "", most: float = SECONDS
-) -> None:
-    """`make(length)` is read in less than `most` seconds at 100 kB, and in a time that grows with the length alone."""
-    long, short = make(LONG), make(LONG // 8)
-    taken = seconds(read, long)
-    if taken > UNIT * FACTOR:
-        # The least of three: what else the processor did in between is not the reader's.
-        taken = min(taken, *(seconds(read, long) for _ in range(2)))
-        assert taken < most, (what, taken)
-        least = min(seconds(read, short) for _ in range(3))
-        assert taken < FACTOR * max(UNIT, least), (what, taken, least)
 
 
 def _holders(value: Any) -> Iterator[Any]:

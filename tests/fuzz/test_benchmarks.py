@@ -13,7 +13,8 @@ from orca2.evaluation.benchmarks.kinds import KINDS
 from orca2.evaluation.benchmarks.stored import StoredBenchmark
 from orca2.records import AnswerKind
 from orca2.rows.forms import FORMS
-from tests.fuzz.mutations import FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, assert_linear, attack
+from tests.fuzz.mutations import FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, attack
+from tests.linear_time import assert_linear
 
 ARC = {"id": "M1", "question": "Hot?", "options": ["sun", "ice"], "labels": ["1", "2"], "label": "2", "answer": "x 2"}
 FORM_ROWS: dict[str, Any] = {

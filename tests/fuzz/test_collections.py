@@ -15,7 +15,8 @@ from orca2.rows.collections.mathematics import AquaRat, Gsm8k
 from orca2.rows.collections.natural_instructions import NaturalInstructions
 from orca2.rows.collections.questions import QuestionFile
 from orca2.rows.items import TaskItem, TaskReader
-from tests.fuzz.mutations import FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, assert_linear, attack
+from tests.fuzz.mutations import FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, attack
+from tests.linear_time import assert_linear
 
 TASK = {
     "Definition": ["Say whether the capital is right.", "Answer yes or no."],

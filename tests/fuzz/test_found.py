@@ -22,9 +22,10 @@ from orca2.serving.outcomes import Failure, Reply, Trouble
 from orca2.serving.refusals import read_error, retry_after
 from orca2.serving.wire import read_reply
 from orca2.terminal import visible
-from tests.fuzz.mutations import DEEP, assert_linear
+from tests.fuzz.mutations import DEEP
 from tests.fuzz.test_benchmarks import COLUMNS, FORM_ROWS, KIND_OF_FORM, OTHERS, benchmark, read, suffix_of
 from tests.fuzz.test_texts import COMPLETION, SPEAKER
+from tests.linear_time import assert_linear
 
 DEEP_JSON = "[" * DEEP + "]" * DEEP
 LONG_NUMBER = "9" * 5000

@@ -19,7 +19,8 @@ from orca2.rows.layouts import AUTO, LAYOUTS
 from orca2.rows.parsing import RowParser
 from orca2.rows.row_files import FileSource
 from orca2.strategies import AnyStrategy
-from tests.fuzz.mutations import DEEP, FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, assert_linear, attack
+from tests.fuzz.mutations import DEEP, FILE_LOOPS, LOOPS, ROWS_SECONDS, Mutator, attack
+from tests.linear_time import assert_linear
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

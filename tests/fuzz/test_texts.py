@@ -18,7 +18,8 @@ from orca2.serving.outcomes import Failure, Reply, Trouble, Unusable, accepted
 from orca2.serving.refusals import Speaker, read_error, room_left
 from orca2.serving.wire import read_reply
 from orca2.settings import build, compose_config
-from tests.fuzz.mutations import LOOPS, Mutator, assert_linear, attack
+from tests.fuzz.mutations import LOOPS, Mutator, attack
+from tests.linear_time import assert_linear
 
 RENDERED, FOREIGN, SPLIT, CLEANED, REPLIES, REFUSALS, CHECKED = 5_000, 2_000, 10_000, 6_000, 10_000, 6_000, 3_000
 """Inputs of each reader; those of the renderers, of a student's format and of a template, hold five texts each."""

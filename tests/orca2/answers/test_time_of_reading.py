@@ -4,7 +4,6 @@ Small models fall into loops, and a pattern that is quadratic in one of them sto
 so that other work on the machine does not count.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,6 +24,7 @@ from orca2.answers.extraction import (
 from orca2.answers.grading import detect_strategy, grade
 from orca2.answers.verification.checkers import Verifier
 from orca2.rows.items import Option, TaskItem
+from tests.linear_time import assert_linear
 
 OPTIONS = {"A": "a ring", "B": "a field", "C": "a group", "D": "none of these"}
 READERS: dict[str, Reader] = {
@@ -60,40 +60,18 @@ PIECES = (
 LOOPS = ("Answer: A\n", "the answer is ", "\\boxed{1}", "\\boxed{", "####", "9", "1=", " ", "\n", "(A) is correct ")
 """Some of them, for the tests that are always run."""
 SHAPES = ("{}", "Answer: 1{}", "The answer is A {}", "{}\nAnswer: B", "Answer: 10\n{}")
-LONG = 100_000
-"""Characters."""
-FACTOR = 16
-"""Most growth of time for 8 times the text: between 8, where it is linear, and 64, where it is quadratic."""
-UNIT = 0.01
-"""Seconds; what is faster than that is too fast to be compared."""
-ROUNDS = 8
-"""Measurements per text; the fastest counts, because other work on the machine may slow any single one severalfold."""
 
 
-def seconds(read: Callable[[str], object], text: str) -> float:
-    start = time.process_time()
-    read(text)
-    return time.process_time() - start
-
-
-def assert_linear(read: Callable[[str], object], piece: str, shape: str = "{}") -> None:
-    long, short = (shape.format(piece * (length // len(piece))) for length in (LONG, LONG // 8))
-    of_long, of_short = seconds(read, long), UNIT
-    for _ in range(ROUNDS):
-        if of_long <= FACTOR * of_short:
-            return
-        of_short = max(of_short, seconds(read, short))
-        of_long = min(of_long, seconds(read, long))
-    raise AssertionError(
-        f"{of_long:.2f} s for {LONG:,} characters of {shape.format(piece)!r}, {of_short:.2f} s for an eighth"
-    )
+def check(read: Callable[[str], object], piece: str, shape: str = "{}") -> None:
+    """A text of one piece, over and over, is read in linear time, and refused by no reader."""
+    assert_linear(read, lambda length: shape.format(piece * (length // len(piece))), (piece, shape), refusals=())
 
 
 @pytest.mark.parametrize("kind", ["choice", "number", "list"])
 def test_loops_are_read_in_linear_time(kind: str) -> None:
     """A box repeated to 100 kB took over a second beside other work."""
     for piece in LOOPS:
-        assert_linear(lambda text: extract(text, READERS[kind]), piece)
+        check(lambda text: extract(text, READERS[kind]), piece)
 
 
 @pytest.mark.slow
@@ -102,7 +80,7 @@ def test_readers_take_linear_time(kind: str) -> None:
     """Any marker, phrase or separator that a pattern knows, repeated, could take quadratic time."""
     for piece in PIECES:
         for shape in SHAPES:
-            assert_linear(lambda text: extract(text, READERS[kind]), piece, shape)
+            check(lambda text: extract(text, READERS[kind]), piece, shape)
 
 
 def item(kind: str) -> TaskItem:
@@ -120,7 +98,7 @@ def test_checks_take_linear_time(kind: str) -> None:
     question = item(kind)
     with Verifier(timeout=5) as verifier:
         for piece in PIECES:
-            assert_linear(lambda text: verifier.check(question, text), piece, f"Answer: {GOLD[kind]} {{}}")
+            check(lambda text: verifier.check(question, text), piece, f"Answer: {GOLD[kind]} {{}}")
 
 
 @pytest.mark.parametrize("kind", ["expression", "gym"])
@@ -129,16 +107,16 @@ def test_checks_by_other_processes_take_linear_time(kind: str) -> None:
     question = replace(item("span"), answer_kind=kind, gold=("60/19",))  # type: ignore[arg-type]
     with Verifier(timeout=5) as verifier:
         for piece in (" ", "\n", "- "):
-            assert_linear(lambda text: verifier.check(question, text), piece, "x {}")
+            check(lambda text: verifier.check(question, text), piece, "x {}")
             if kind == "expression":
-                assert_linear(lambda text: verifier.check(question, text), piece, "Answer: x{}y")
+                check(lambda text: verifier.check(question, text), piece, "Answer: x{}y")
 
 
 @pytest.mark.slow
 def test_grading_takes_linear_time() -> None:
     """The strict rules of the generated families read the same students."""
     for piece in PIECES:
-        assert_linear(lambda text: (grade("7", "number", text), detect_strategy(text)), piece)
+        check(lambda text: (grade("7", "number", text), detect_strategy(text)), piece)
 
 
 def test_a_step_with_an_endless_number_is_no_error() -> None:
