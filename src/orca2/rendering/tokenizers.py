@@ -1,11 +1,10 @@
 """Tokenizers: prepared for a chat format, identified by a hash, and trained for the embedded tiny student."""
 
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable
+from typing import Any, TypeVar
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -16,6 +15,8 @@ from orca2.rendering.format import ChatFormat
 # The few short texts of an example gain nothing from threads. In the workers of a loader these would compete
 # for cores, and they do not survive a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+Made = TypeVar("Made")
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -104,11 +105,11 @@ def content_backend(
     A copy, because transformers resets padding, truncation and `encode_special_tokens` on its own one in each call.
     Equal tokenizers share it: making one of a quarter of a million tokens takes seconds.
     """
-    return _content_backend(backend_of(tokenizer).to_str(), opening, frozenset(plain))
+    plain = frozenset(plain)
+    return _once(tokenizer, (opening, plain), lambda stored: _content_backend(stored, opening, plain))
 
 
-@functools.lru_cache(maxsize=8)
-def _content_backend(stored: str, opening: bool, plain: frozenset[str]) -> Tokenizer:
+def _content_backend(stored: str, opening: bool, plain: Collection[str]) -> Tokenizer:
     state = json.loads(stored)
     state["padding"] = state["truncation"] = state["post_processor"] = None
     if not opening:
@@ -128,15 +129,32 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     Left out: what is set per call (padding, truncation), and the post-processor, which the renderer does
     not use.
     """
-    return _hash_of(backend_of(tokenizer).to_str())
+    return _once(tokenizer, "hash", _hash_of)
 
 
-@functools.lru_cache(maxsize=8)
 def _hash_of(stored: str) -> str:
     state = json.loads(stored)
     for key in ("version", "padding", "truncation", "post_processor"):
         del state[key]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+_MADE: dict[tuple[bytes, Hashable], Any] = {}
+"""What was made of a tokenizer, by the digest of its JSON. The JSON of a large one takes 48 MB, and is not kept."""
+_MOST_MADE = 8
+"""Enough for two tokenizers; ours."""
+
+
+def _once(tokenizer: PreTrainedTokenizerBase, what: Hashable, make: Callable[[str], Made]) -> Made:
+    """What `make` makes of the tokenizer's JSON; equal tokenizers get the same object."""
+    stored = backend_of(tokenizer).to_str()
+    key = hashlib.sha256(stored.encode()).digest(), what
+    if key not in _MADE:
+        if len(_MADE) == _MOST_MADE:
+            del _MADE[next(iter(_MADE))]
+        _MADE[key] = make(stored)
+    made: Made = _MADE[key]
+    return made
 
 
 def train_byte_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
