@@ -26,6 +26,11 @@ PROBES = "probes"
 FOLDER = "spending"
 
 
+def account_of(rank: int, world: int) -> str:
+    """The account of one of `world` processes."""
+    return f"{rank}-of-{world}"
+
+
 @dataclass(frozen=True, slots=True)
 class RunAccounts:
     """The accounts of one run as this process sees them.
@@ -89,6 +94,12 @@ class RunAccounts:
                 raise BudgetStop(f"{cap}={limit} is used up: this run has taken {total}; raise it to go on", total)
         return Budget(**left)
 
+    def purchase(self, budget: Budget, rank: int, world: int) -> "Purchase":
+        """What the process `rank` asks with, while all `world` are at work. Raises BudgetStop where nothing is left."""
+        own, peers = account_of(rank, world), [account_of(peer, world) for peer in range(world)]
+        ended = [self.run(one) for one in self.ended(world)]
+        return Purchase(self.cache, self.left(budget, own, peers), self.run(own), ended)
+
     def _cached(self, run: str) -> Spending:
         return spending_of(self.cache, [run])
 
@@ -118,13 +129,10 @@ class Share:
     @contextmanager
     def opened(self) -> Iterator["Purchase"]:
         """Raises BudgetStop where nothing is left; DataError where the cache cannot be used."""
-        peers = [f"{rank}-of-{self.world}" for rank in range(self.world)]
-        own = peers[self.rank]
         with Cache(self.cache) as cache:
             accounts = RunAccounts(cache, self.owner, self.folder / FOLDER)
-            with accounts.noting(own):
-                ended = [accounts.run(one) for one in accounts.ended(self.world)]
-                yield Purchase(cache, accounts.left(self.budget, own, peers), accounts.run(own), ended)
+            with accounts.noting(account_of(self.rank, self.world)):
+                yield accounts.purchase(self.budget, self.rank, self.world)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from orca2.answers.verification.checkers import Verifier
 from orca2.asking.budget import BudgetStop, Spending
 from orca2.asking.cache import Cache
 from orca2.asking.engine import Asking, asking
-from orca2.asking.run_accounts import FOLDER, PROBES, RunAccounts
+from orca2.asking.run_accounts import FOLDER, PROBES, RunAccounts, account_of
 from orca2.data.identity import changed, require_same
 from orca2.errors import CheckpointError
 from orca2.files import atomic_write_json
@@ -71,7 +71,7 @@ def synthesize(
                 push_and_tell(run.path, job.push_to_hub, job.hub_private, console)
             return
         require_same(run, digests, begun=any((run.path / WORK).glob(f"*/{SUMMARY}")))
-    rank = RunDirectory(run.path / WORK / _account(job, job.rank), key=run.key)
+    rank = RunDirectory(run.path / WORK / account_of(job.rank, job.world), key=run.key)
     data_set = signature(config, OPERATIONAL)
     with rank.locked():
         _drop_other_worlds(run, job.world)
@@ -102,7 +102,7 @@ def measure(
 def answer_share(job: SynthesisJob, folder: Path, accounts: RunAccounts, console: Console) -> None:
     """Ask this rank's items and leave their rows in `folder`; the summary says that all are there."""
     guess = pre_flight(job, accounts.cache, console) if job.teacher.cached else None
-    with _interruptible(), accounts.noting(_account(job, job.rank)):
+    with _interruptible(), accounts.noting(account_of(job.rank, job.world)):
         summary = asyncio.run(_answer_share(job, folder, accounts, guess, console))
     atomic_write_json(folder / SUMMARY, summary)
 
@@ -112,15 +112,13 @@ async def _answer_share(
 ) -> dict[str, Any]:
     counts = Counter[str]()
     cleaning = job.cleaning.open()
-    account = _account(job, job.rank)
-    budget = accounts.left(job.budget, account, [_account(job, rank) for rank in range(job.world)])
-    name, ended = accounts.run(account), [accounts.run(one) for one in accounts.ended(job.world)]
-    if jobs := accounts.cache.batches((name, *ended)):
+    bought = accounts.purchase(job.budget, job.rank, job.world)
+    if jobs := bought.cache.batches((bought.run, *bought.ended)):
         console.print(f"waiting for {len(jobs)} batch jobs of earlier processes")
     total = guess.read if guess is not None else _size(job)
     with Spill(folder) as spill, Verifier(job.verification.timeout) as verifier:
         plan = Answering(job.teacher, job.verification, verifier, (cleaning.check_answer,))
-        async with asking(job.teacher, accounts.cache, budget, name, job.retry, ended) as ask:
+        async with asking(job.teacher, bought.cache, bought.budget, bought.run, job.retry, bought.ended) as ask:
             items = asked_items(job, spill, counts, cleaning)
             try:
                 with ItemsLine(console, ask, total, counts) as line:
@@ -141,7 +139,7 @@ def finish(
     console: Console,
 ) -> None:
     """Write the data set from the rows of all ranks; only says so where some are missing. Call under the lock."""
-    ranks = [run.path / WORK / _account(job, rank) for rank in range(job.world)]
+    ranks = [run.path / WORK / account_of(rank, job.world) for rank in range(job.world)]
     missing = [rank.name for rank in ranks if not (rank / SUMMARY).exists()]
     if missing or run.is_done:
         console.print(f"this share is done; {', '.join(missing)} to come" if missing else f"{run.path} is done")
@@ -275,10 +273,6 @@ def _tally(ask: Asking) -> dict[str, Any]:
         "failures": dict(tally.failures),
         "troubles": dict(tally.troubles),
     }
-
-
-def _account(job: SynthesisJob, rank: int) -> str:
-    return f"{rank}-of-{job.world}"
 
 
 def _cost_of_rest(guess: Estimate | None, ask: Asking) -> str:
